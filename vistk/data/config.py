@@ -1,0 +1,74 @@
+"""What a data set is called, where it lies and how its clips are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+
+# Optional[...] rather than "X | None": structured configs of OmegaConf 2.3 read both, but only this
+# form on every version that the project supports.
+@dataclass
+class DataConfig:
+    """A data set in the YouTube-VIS format (YouTube-VIS 2019/2021/2022, OVIS, or your own).
+
+    Sizes are in pixels. Whatever is random is drawn once per clip, so all its frames change alike.
+    """
+
+    name: str = "ytvis"
+    root: Optional[str] = None  # noqa: UP045
+    train_split: str = "train"
+    eval_splits: list[str] = field(default_factory=lambda: ["valid"])
+
+    train_short_sides: list[int] = field(default_factory=lambda: [320, 352, 384, 416, 448, 480, 512, 544, 576, 608, 640])
+    train_max_side: int = 768
+    test_short_side: int = 480
+    test_max_side: int = 1333
+
+    # Sampled frames lie within +-frame_range of a centre frame; null = anywhere in the video.
+    frame_range: Optional[int] = 10  # noqa: UP045
+
+    hflip: float = 0.5  # probability
+    colour_jitter: float = 0.1  # brightness, contrast and saturation are scaled by 1 +- this
+    # With this probability a clip is first resized to one of crop_short_sides and a window with
+    # sides in crop_range is cut from it (the DETR scheme), then resized as every other clip.
+    crop: float = 0.5
+    crop_short_sides: list[int] = field(default_factory=lambda: [400, 500, 600])
+    crop_range: list[int] = field(default_factory=lambda: [384, 600])
+
+    num_workers: int = 2
+
+
+@dataclass
+class SyntheticConfig(DataConfig):
+    """The generated benchmark (:mod:`vistk.data.synthetic`). ``root = None``: ``datasets/synthetic/<hash>``.
+
+    A change of any field of the second block makes another data set, with another hash.
+    """
+
+    name: str = "synthetic"
+    eval_splits: list[str] = field(default_factory=lambda: ["static", "track", "swap", "reenter"])
+    train_short_sides: list[int] = field(default_factory=lambda: [64])
+    train_max_side: int = 96
+    test_short_side: int = 64
+    test_max_side: int = 96
+    frame_range: Optional[int] = None  # noqa: UP045
+    colour_jitter: float = 0.0
+    crop: float = 0.0
+
+    seed: int = 0
+    height: int = 64
+    width: int = 96
+    frames: int = 12  # a video
+    num_stills: int = 12000
+    num_train: int = 240
+    num_val: int = 32  # clips of each validation split
+    min_objects: int = 3
+    max_objects: int = 5
+    min_size: int = 16  # pixels across
+    max_size: int = 27
+    same_class: float = 0.9  # probability that an object has the main class of its video
+    twins: float = 0.5  # fraction of the stills whose objects all share one interior texture
+    speed: float = 2.5  # fastest path, pixels a frame
+    min_visible: int = 12  # pixels; with fewer an object counts as absent
+    jpeg_quality: int = 95

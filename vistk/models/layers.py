@@ -1,0 +1,92 @@
+"""Small parts that several modules of the segmenter share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; the parameters are named ``layers.{i}``."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
+        super().__init__()
+        dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution without bias followed by a group norm, named as Detectron2 names them."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = group_norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, as published; the largest divisor below 32 for widths that 32 does not divide."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+class MultiheadAttention(nn.Module):
+    """Multi-head attention with the parameter names of :class:`torch.nn.MultiheadAttention`.
+
+    Runs through ``scaled_dot_product_attention``, whose mask broadcasts over heads; the module of
+    PyTorch wants the mask repeated for every head.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """``query`` (B, Q, C), ``key`` and ``value`` (B, S, C); ``blocked`` (B, Q, S) bool, True = not seen."""
+        w_q, w_k, w_v = self.in_proj_weight.chunk(3)
+        b_q, b_k, b_v = self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, Q or S, C/heads)
+            for x, w, b in ((query, w_q, b_q), (key, w_k, b_k), (value, w_v, b_v))
+        )
+        mask = None if blocked is None else ~blocked[:, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
+def sine_position(height: int, width: int, dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sine position code of a map (DETR, arXiv 2005.12872, appendix A.4, normalised to 2 pi).
+
+    Returns:
+        ``(dim, height, width)``: the first half of the channels codes y, the second x; sine and cosine alternate.
+    """
+    steps = dim // 2
+    exponent = torch.arange(steps, device=device, dtype=torch.float32)
+    period = 10000 ** (2 * torch.div(exponent, 2, rounding_mode="floor") / steps)
+
+    def code(size: int) -> Tensor:  # (size, steps)
+        ordinal = torch.arange(1, size + 1, device=device, dtype=torch.float32)
+        angle = (ordinal / (size + 1e-6) * 2 * math.pi)[:, None] / period
+        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
+
+    y = code(height)[:, None, :].expand(height, width, steps)
+    x = code(width)[None, :, :].expand(height, width, steps)
+    return torch.cat([y, x], dim=2).permute(2, 0, 1).to(dtype)
+
+
+def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
+    """``(B, C, H_l, W_l)`` maps, one after the other, as ``(B, S, C)``."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)

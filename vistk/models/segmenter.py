@@ -1,0 +1,144 @@
+"""The frame-level segmenter: Mask2Former (arXiv 2112.01527) on single frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vistk.models.backbone import Backbone
+from vistk.models.pixel_decoder import PixelDecoder
+from vistk.models.transformer_decoder import TransformerDecoder
+from vistk.structures import FrameOutput
+
+SIZE_DIVISOR = 32
+
+
+@dataclass
+class SegmenterConfig:
+    """Width and depth of the segmenter. The defaults are the published R50 model."""
+
+    backbone: str = "resnet50"  # any timm model with four feature levels
+    backbone_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments for timm
+    stem_pool: bool = True  # false halves all strides of a ResNet
+    freeze_norm: bool = True  # batch norms as fixed affine maps
+    hidden_dim: int = 256
+    num_queries: int = 100
+    heads: int = 8
+    encoder_layers: int = 6
+    encoder_feedforward: int = 1024
+    points: int = 4
+    decoder_layers: int = 9
+    decoder_feedforward: int = 2048
+    mask_position: bool = False  # sine position code in the mask features
+    dense_head: bool = False  # per-pixel classes, for the dense loss
+    pixel_mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])
+    pixel_std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+
+
+@dataclass
+class TinySegmenterConfig(SegmenterConfig):
+    """The same code, small: about 1.3 M parameters, for frames of 64x96 pixels."""
+
+    backbone: str = "resnet18"
+    backbone_options: dict[str, Any] = field(
+        default_factory=lambda: {"layers": [1, 1, 1, 1], "channels": [48, 64, 128, 192]}
+    )
+    stem_pool: bool = False
+    freeze_norm: bool = False
+    hidden_dim: int = 64
+    num_queries: int = 10
+    heads: int = 4
+    encoder_layers: int = 1
+    encoder_feedforward: int = 256
+    decoder_layers: int = 3
+    decoder_feedforward: int = 256
+    mask_position: bool = True
+    dense_head: bool = True
+
+
+class Segmenter(nn.Module):
+    """Images in, queries with classes, masks and embeddings out; every frame on its own.
+
+    Args:
+        config: width and depth.
+        num_classes: K, without "no object".
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.backbone = Backbone(
+            config.backbone, config.backbone_options, config.stem_pool, config.freeze_norm
+        )
+        self.pixel_decoder = PixelDecoder(
+            self.backbone.channels,
+            config.hidden_dim,
+            config.encoder_feedforward,
+            config.encoder_layers,
+            config.heads,
+            config.points,
+            config.mask_position,
+        )
+        self.transformer_decoder = TransformerDecoder(
+            num_classes,
+            config.hidden_dim,
+            config.decoder_feedforward,
+            config.num_queries,
+            config.decoder_layers,
+            config.heads,
+        )
+        self.dense_embed = nn.Conv2d(config.hidden_dim, num_classes + 1, 1) if config.dense_head else None
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(3, 1, 1), persistent=False)
+
+    @property
+    def embed_dim(self) -> int:
+        return self.config.hidden_dim
+
+    @property
+    def feature_channels(self) -> dict[str, int]:
+        return self.backbone.channels
+
+    def forward(self, images: Tensor, valid_size: Tensor | None = None) -> FrameOutput:
+        """Segment frames.
+
+        Args:
+            images: ``(.., 3, H, W)`` uint8, RGB; padded here, after normalisation, with zeros at the
+                bottom and right to a multiple of 32.
+            valid_size: ``(B, 2)`` height and width of each clip before padding, for images
+                ``(B, T, 3, H, W)`` that come padded already: their padding is set to zero after
+                normalisation too. ``None`` = all pixels are valid.
+
+        Returns:
+            A :class:`FrameOutput` with the leading dims of ``images``; ``aux`` and ``dense_logits`` are
+            filled in training mode only.
+        """
+        lead = images.shape[:-3]
+        x = (
+            self._normalise(images, valid_size).flatten(0, -4)
+            if lead
+            else self._normalise(images, valid_size)[None]
+        )
+        features = self.backbone(x)
+        mask_features, pyramid = self.pixel_decoder(features)
+        out = self.transformer_decoder(mask_features, pyramid, with_aux=self.training)
+        dense = self.dense_embed(mask_features) if self.dense_embed is not None and self.training else None
+        flat = FrameOutput(out.logits, out.mask_logits, out.embeds, mask_features, features, out.aux, dense)
+        return flat.map(lambda y: y.unflatten(0, lead) if lead else y[0])
+
+    def _normalise(self, images: Tensor, valid_size: Tensor | None) -> Tensor:
+        x = (images.float() - self.pixel_mean) / self.pixel_std
+        height, width = x.shape[-2:]
+        if valid_size is not None:
+            rows = torch.arange(height, device=x.device) < valid_size[:, 0, None]  # (B, H)
+            columns = torch.arange(width, device=x.device) < valid_size[:, 1, None]  # (B, W)
+            x = x * (rows[:, :, None] & columns[:, None, :])[:, None, None]
+        return F.pad(x, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
