@@ -4,57 +4,49 @@
 (:data:`DEFAULT_SCHEMA`), sets keys, and checks every value against the dataclasses, which stand next
 to the classes they configure. The words also name the run directory, so that saying the same words
 again finds the same run; the clock has no part in it. ``config.yaml`` in that directory replays it.
-
-Hydra does the grammar and the merging, through its compose API. Types are checked by
-:func:`vistk.schema.cast` instead of OmegaConf, because OmegaConf 2.3 refuses frozen dataclasses and
-``Literal``; so the ConfigStore is given the defaults as trees.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import difflib
 import fnmatch
 import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from hydra import compose as hydra_compose
-from hydra import initialize
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from vistk.schema import ConfigError, cast, describe, is_schema, join, leaves, to_tree
+from vistk.composer import Group, Schema, compose_words, first_line, merge_words, options, parse_word
+from vistk.data.config import DataConfig, SyntheticConfig
+from vistk.engine.infer import EvalConfig
+from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
+from vistk.models.segmenter import SegmenterConfig, TinySegmenterConfig
+from vistk.schema import ConfigError, describe, join, leaves, to_tree
+from vistk.trackers.registry import get_tracker, tracker_names
 
 CONFIG_FILE = "config.yaml"
 
-NEUTRAL_KEYS = ("run_dir", "resume", "*.num_workers")
+NEUTRAL_KEYS = ("run_dir", "resume", "*.num_workers", "train.log_every", "train.checkpoint_every")
 """Keys (patterns) that do not change results: left out of the run directory's name and of the hash."""
-
-_ROOT, _REPLAY = "vistk_run", "vistk_replay"  # names in the ConfigStore
 
 
 @dataclass
 class RunConfig:
-    """Everything that decides a run. The first fields are groups, see :data:`DEFAULT_SCHEMA`."""
+    """Everything that decides a run. The fields without a default are groups, see :data:`DEFAULT_SCHEMA`."""
 
-    tracker: Any  # the Config of the chosen tracker
-    data: Any
-    segmenter: Any
-    train: Any
-    evaluation: Any
+    tracker: Any  # the Config of the tracker that choices["tracker"] names
+    data: DataConfig
+    segmenter: SegmenterConfig
+    train: TrainConfig
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
     choices: dict[str, str] = field(default_factory=dict)  # chosen option of each group; set by compose
     seed: int = 0
     weights: str | None = "default"  # path; "default" = packaged start weights that fit; null = random
@@ -63,40 +55,21 @@ class RunConfig:
     run_dir: str | None = None  # null = made from the words
 
 
-@dataclass(frozen=True)
-class Group:
-    """A part of the configuration that is chosen by name.
-
-    Attributes:
-        default: the option taken when no word names another.
-        names: gives the names for messages and help; more may be accepted by ``make``.
-        make: gives the dataclass instance (or class, where fields have no default) of a name;
-            raises ``ValueError`` with one sentence where there is none.
-    """
-
-    default: str
-    names: Callable[[], Iterable[str]]
-    make: Callable[[str], Any]
-
-
-def options(default: str, table: Mapping[str, Callable[[], Any]]) -> Group:
-    """A group with a closed list of options, each made when it is asked for."""
-
-    def make(name: str) -> Any:
-        if name not in table:
-            raise ValueError(f"known are {', '.join(table)}")
-        return table[name]()
-
-    return Group(default, lambda: tuple(table), make)
-
-
-@dataclass(frozen=True)
-class Schema:
-    """A root dataclass and the groups among its fields. ``path`` groups name the run directory."""
-
-    root: type
-    groups: Mapping[str, Group]
-    path: tuple[str, ...] = ("data", "tracker")
+DEFAULT_SCHEMA = Schema(
+    RunConfig,
+    {
+        "tracker": Group("visage", tracker_names, lambda name: get_tracker(name)[1]),
+        "data": options(
+            "synthetic",
+            {"synthetic": SyntheticConfig, "ytvis": DataConfig},
+        ),
+        "segmenter": options("tiny", {"tiny": TinySegmenterConfig, "r50": SegmenterConfig}),
+        "train": options(
+            "video", {"video": TrainConfig, "stills": StillsTrainConfig, "joint": JointTrainConfig}
+        ),
+    },
+)
+"""The groups of a run and their options; plug-ins and ``module:Class`` count as trackers."""
 
 
 @dataclass(frozen=True)
@@ -108,65 +81,31 @@ class Composed:
     run_dir: Path
 
 
-def compose(argv: Sequence[str], schema: Schema | None = None) -> Composed:
+def compose(argv: Sequence[str], schema: Schema = DEFAULT_SCHEMA) -> Composed:
     """Words, and optionally ``--config FILE``, as a checked configuration.
 
-    Values come from the dataclasses, then from the file, then from the words. A word that chooses
-    another option of a group than the file drops the file's values of that group.
+    Values come from the dataclasses, then from the file, then from the words.
 
     Raises:
         ConfigError: one sentence naming the word or key, what was found and what was expected.
         FileNotFoundError: there is no such file.
     """
-    schema = schema or DEFAULT_SCHEMA
     arguments = _parser().parse_intermixed_args(list(argv))
-    replayed = _read(Path(arguments.config)) if arguments.config else {}
-    new_words = tuple(arguments.words)
-    parsed = [_parse(word) for word in new_words]
-
-    said = {o.key_or_group: _choice(o) for o in parsed if o.key_or_group in schema.groups}
-    recorded = _recorded_choices(replayed, schema, arguments.config)
-    choices = {name: group.default for name, group in schema.groups.items()} | recorded | said
-    sections = {name: _make(name, choice, schema.groups[name]) for name, choice in choices.items()}
-
-    file_tree = {key: value for key, value in replayed.items() if key not in ("choices", "words")}
-    for name in said:
-        if said[name] != recorded.get(name):
-            file_tree.pop(name, None)
-    known = _Keys(schema, sections)
-    for key in _dotted(file_tree, known):
-        known.check(key, choices, where=f"{arguments.config}: ")
-    for override in parsed:
-        known.check(override.key_or_group, choices)
-
-    with _registered(schema, choices, sections, file_tree):
-        try:
-            with initialize(config_path=None, job_name="vistk", version_base="1.3"):
-                tree = OmegaConf.to_container(hydra_compose(_ROOT, overrides=list(new_words)), resolve=False)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_first_line(error)) from error
-    assert isinstance(tree, dict)
-    words = _merge_words(replayed.get("words", []), new_words, said, schema)
-    try:
-        config = _cast_root(schema, sections, tree, choices)
-    except ConfigError as error:
-        if arguments.config and not any(error.key.startswith(o.key_or_group) for o in parsed):
-            raise ConfigError(f"{arguments.config}: {error}", error.key) from error
-        raise
+    base = _read(Path(arguments.config)) if arguments.config else {}
+    config, choices = compose_words(arguments.words, schema, base, arguments.config or "")
+    words = merge_words(base.get("words", []), arguments.words, schema)
     return Composed(config, words, _run_dir(config, words, schema, choices))
 
 
-def command_line(argv: Sequence[str] | None = None, schema: Schema | None = None) -> Composed:
+def command_line(argv: Sequence[str] | None = None, schema: Schema = DEFAULT_SCHEMA) -> Composed:
     """:func:`compose` for a script: answers ``--help`` and ``--cfg job``, prints errors, then exits.
 
     Bad words end the process with one message and exit code 2.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    schema = schema or DEFAULT_SCHEMA
-    arguments = _parser().parse_intermixed_args(words)
-    again = [*(["--config", arguments.config] if arguments.config else []), *arguments.words]
     try:
-        composed = compose(again, schema)
+        arguments = _parser().parse_intermixed_args(words)
+        composed = compose(words, schema)
         if arguments.help:
             _leave(help_text(composed, schema))
         if arguments.cfg:
@@ -207,7 +146,7 @@ def save(composed: Composed) -> Path:
     return path
 
 
-def load(path: Path | str, schema: Schema | None = None) -> Composed:
+def load(path: Path | str, schema: Schema = DEFAULT_SCHEMA) -> Composed:
     """The run that a ``config.yaml`` describes; ``path`` may be its directory.
 
     Raises:
@@ -225,9 +164,8 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def help_text(composed: Composed, schema: Schema | None = None) -> str:
+def help_text(composed: Composed, schema: Schema = DEFAULT_SCHEMA) -> str:
     """Groups with their options, then every key with its type and the value that it has now."""
-    schema = schema or DEFAULT_SCHEMA
     lines = ["Words are key=value; Hydra's grammar.", "", "Choices:"]
     for name, group in schema.groups.items():
         marked = [f"[{n}]" if n == composed.config.choices[name] else n for n in group.names()]
@@ -235,137 +173,28 @@ def help_text(composed: Composed, schema: Schema | None = None) -> str:
     lines += ["", "Keys (with the choices in brackets):"]
     rows = [(key, value, _hint(composed.config, key)) for key, value in leaves(composed.config)]
     lines += [
-        f"  {key}={'null' if value is None else value}  ({describe(hint)})"
-        for key, value, hint in rows
-        if key != "choices"
+        f"  {key}={_as_word(value)}  ({describe(hint)})" for key, value, hint in rows if key != "choices"
     ]
-    lines += ["", "--config FILE  start from a config.yaml", "--cfg job      print the configuration, run nothing"]
+    lines += [
+        "",
+        "--config FILE  start from a config.yaml",
+        "--cfg job      print the configuration, run nothing",
+    ]
     return "\n".join(lines) + "\n"
 
 
-# -- words ------------------------------------------------------------------------------------------
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job"])
     parser.add_argument("--config")
     parser.add_argument("words", nargs="*")
     return parser
-
-
-def _parse(word: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise ConfigError(f"cannot read {word!r}: expected key=value ({_first_line(error)})") from error
-    if override.is_delete():
-        raise ConfigError(f"cannot use {word!r}: words set values, nothing can be removed")
-    if override.is_sweep_override():
-        raise ConfigError(f"cannot use {word!r}: one run takes one value; a list is written [a,b]")
-    return override
-
-
-def _choice(override: Override) -> str:
-    value = override.value()
-    if isinstance(value, (list, dict)):
-        name = override.key_or_group
-        raise ConfigError(f"{name}={value}: expected the name of one option; values are {name}.<key>=...", name)
-    return str(value)
-
-
-def _make(name: str, choice: str, group: Group) -> Any:
-    try:
-        return group.make(choice)
-    except ValueError as error:
-        near = difflib.get_close_matches(choice, list(group.names()), n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else _first_line(error)
-        raise ConfigError(f"unknown {name} {choice!r}; {hint}", name) from error
-
-
-class _Keys:
-    """The keys that words may set, given the chosen options."""
-
-    def __init__(self, schema: Schema, sections: Mapping[str, Any]) -> None:
-        self.schema = schema
-        self.leaves: set[str] = set()
-        for f in dataclasses.fields(schema.root):
-            owner = sections.get(f.name, get_type_hints(schema.root)[f.name])
-            if is_schema(owner):
-                self.leaves |= {key for key, _ in leaves(owner, f.name)}
-            elif f.name != "choices":
-                self.leaves.add(f.name)
-        parents = {key[:i] for key in self.leaves for i, char in enumerate(key) if char == "."}
-        self.sections = parents | set(sections)
-
-    def __contains__(self, key: str) -> bool:
-        below_a_dict = any(key.startswith(f"{leaf}.") for leaf in self.leaves)
-        return key in self.leaves or key in self.sections or below_a_dict
-
-    def check(self, key: str, choices: Mapping[str, str], where: str = "") -> None:
-        if key in self:
-            return
-        raise ConfigError(f"{where}unknown key {key!r}; {self._hint(key, choices)}", key)
-
-    def _hint(self, key: str, choices: Mapping[str, str]) -> str:
-        group, _, rest = key.partition(".")
-        if rest and group in self.schema.groups:
-            for name in self.schema.groups[group].names():
-                owner = self.schema.groups[group].make(name)
-                if name != choices[group] and key in {k for k, _ in leaves(owner, group)}:
-                    return f"{group}={name} has it, {group}={choices[group]} has not"
-        everything = sorted(self.leaves | self.sections)
-        same_leaf = [known for known in everything if known.endswith(f".{key}")]
-        near = same_leaf or difflib.get_close_matches(key, everything, n=1, cutoff=0.6)
-        if near:
-            return f"did you mean '{near[0]}'?"
-        inside = sorted(k for k in self.leaves if k.startswith(f"{group}."))
-        return f"known are {', '.join(inside or sorted({k.partition('.')[0] for k in everything}))}"
-
-
-# -- composition ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _registered(
-    schema: Schema, choices: Mapping[str, str], sections: Mapping[str, Any], file_tree: Mapping[str, Any]
-) -> Iterator[None]:
-    """Puts the options into Hydra's ConfigStore, and leaves the store as it was found.
-
-    ``_self_`` comes first in the defaults: last, it would silently undo words such as ``tracker.w=2``.
-    """
-    store = ConfigStore.instance()
-    found = store.repo
-    store.repo = {name: node for name, node in found.items() if name not in schema.groups}
-    try:
-        for name, section in sections.items():
-            store.store(group=name, name=choices[name], node=to_tree(section))
-        hints = get_type_hints(schema.root)
-        root: dict[str, Any] = {}
-        for f in dataclasses.fields(schema.root):
-            if f.name not in schema.groups and f.name != "choices":
-                root[f.name] = to_tree(hints[f.name] if is_schema(hints[f.name]) else schema.root)[f.name]
-        defaults: list[Any] = ["_self_", *({name: choices[name]} for name in schema.groups)]
-        if file_tree:
-            store.store(name=_REPLAY, node=dict(file_tree))
-            defaults.append(_REPLAY)
-        store.store(name=_ROOT, node={"defaults": defaults, **root})
-        yield
-    finally:
-        store.repo = found
-
-
-def _cast_root(
-    schema: Schema, sections: Mapping[str, Any], tree: Mapping[Any, Any], choices: Mapping[str, str]
-) -> Any:
-    hints = get_type_hints(schema.root)
-    values: dict[str, Any] = {"choices": dict(choices)}
-    for name, value in tree.items():
-        section = sections.get(name)
-        owner = hints[name] if section is None else section if isinstance(section, type) else type(section)
-        values[name] = cast(owner, value, name)
-    return schema.root(**values)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -374,7 +203,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as yaml ({_first_line(error)})") from error
+        raise ConfigError(f"{path}: cannot be read as yaml ({first_line(error)})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}")
     words = tree.get("words", [])
@@ -383,48 +212,27 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
-def _recorded_choices(replayed: Mapping[str, Any], schema: Schema, file: str | None) -> dict[str, str]:
-    recorded = replayed.get("choices") or {}
-    if not isinstance(recorded, dict) or not set(recorded) <= set(schema.groups):
-        groups = ", ".join(schema.groups)
-        raise ConfigError(f"{file}: choices: expected options of {groups}, found {recorded!r}", "choices")
-    return {name: str(choice) for name, choice in recorded.items()}
-
-
-def _merge_words(
-    old: Sequence[str], new: Sequence[str], said: Mapping[str, str], schema: Schema
-) -> tuple[str, ...]:
-    """Old words that still hold, then the new ones."""
-    keys = {_parse(word).key_or_group for word in new}
-    chosen = {o.key_or_group: _choice(o) for o in map(_parse, old) if o.key_or_group in schema.groups}
-    changed = {name for name, choice in said.items() if chosen.get(name, schema.groups[name].default) != choice}
-    kept = []
-    for word in old:
-        key = _parse(word).key_or_group
-        if key not in keys and key.partition(".")[0] not in changed:
-            kept.append(word)
-    return (*kept, *new)
-
-
-# -- the run directory ------------------------------------------------------------------------------
-
-
-def _run_dir(config: Any, words: Sequence[str], schema: Schema, choices: Mapping[str, str]) -> Path:
+def _run_dir(config: Any, words: Sequence[str], schema: Schema, choices: dict[str, str]) -> Path:
     if getattr(config, "run_dir", None):
         return Path(config.run_dir)
     tree = to_dict(config)
     said = {}
     for word in words:
-        key = _parse(word).key_or_group
+        key = parse_word(word).key_or_group
         if key in schema.path or _is_neutral(key):
             continue
-        value: Any = choices[key] if key in choices else tree
-        if key not in choices:
-            for part in key.split("."):
-                value = value[part]
-        said[key] = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        value: Any = choices.get(key, tree)
+        for part in () if key in choices else key.split("."):
+            value = value[part]
+        said[key] = _as_word(value)
     text = ",".join(f"{key}={value}" for key, value in sorted(said.items()))
     return Path("runs", *(_slug(choices[name]) for name in schema.path), _slug(text) or "default")
+
+
+def _as_word(value: Any) -> str:
+    """A value as one says it: ``null``, ``true``, ``[1,2]``; text in quotes only where it would mislead."""
+    plain = isinstance(value, str) and not re.search("[,=]", value)
+    return str(value) if plain else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _slug(text: str, longest: int = 100) -> str:
@@ -449,9 +257,6 @@ def _refuse_other_run(path: Path, composed: Composed) -> None:
             )
 
 
-# -- small helpers ----------------------------------------------------------------------------------
-
-
 def _is_neutral(key: str) -> bool:
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in NEUTRAL_KEYS)
 
@@ -464,15 +269,6 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield join(prefix, str(key)), value
 
 
-def _dotted(tree: Mapping[Any, Any], known: _Keys, prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        full = join(prefix, str(key))
-        if isinstance(value, Mapping) and full in known.sections:
-            yield from _dotted(value, known, full)
-        else:
-            yield full
-
-
 def _hint(config: Any, key: str) -> Any:
     *parents, name = key.split(".")
     for part in parents:
@@ -480,14 +276,7 @@ def _hint(config: Any, key: str) -> Any:
     return get_type_hints(type(config))[name]
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _leave(text: str) -> NoReturn:
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(text)
     raise SystemExit(0)
-
-
-# -- the groups of a run ----------------------------------------------------------------------------

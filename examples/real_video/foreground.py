@@ -103,37 +103,56 @@ def mask_box(mask: np.ndarray) -> Box | None:
     return _box_of(found[0]) if found else None
 
 
-def share_pixels(mask: np.ndarray, boxes: Mapping[int, Box], margin: float) -> dict[int, np.ndarray]:
+def share_pixels(
+    mask: np.ndarray, boxes: Mapping[int, Box], margin: float = 5.0, core: float = 0.8, min_share: float = 0.2
+) -> dict[int, np.ndarray]:
     """Gives each foreground pixel to at most one person.
 
-    A pixel goes to the person whose box centre is nearest, measured in half widths and half heights
-    of that box, if it lies inside the box grown by ``margin`` on each side. So a blob of two people
-    is cut between them where their boxes are equally far, and specks away from all boxes go to nobody.
+    Distance is measured from the centre of a person's box, in half widths and half heights of it. A
+    pixel closer than ``core`` to somebody goes to the frontmost such person, which is the one whose
+    box ends lowest (people stand on a plane that the camera looks down on). Any other pixel goes to
+    the nearest person whose box, grown by ``margin``, it lies in, and to nobody if there is none. So
+    the halves of a person behind a lamp post stay one mask. Boxes of people who do not touch may
+    overlap: what a person would take of a component is left to the component's largest owner if it
+    is less than ``min_share`` of the person.
 
     Args:
         mask: ``(H, W)`` bool foreground.
         boxes: person to box; may reach beyond the frame.
         margin: pixels.
+        core: radius of the ellipse in which the frontmost person wins, 1 = inscribed in the box.
+        min_share: part of a person's pixels, 0..1.
 
     Returns:
         Person to ``(H, W)`` bool mask, without people who got no pixel. The masks do not overlap.
     """
-    if not boxes:
-        return {}
+    labels, _ = components(mask)
     y, x = np.nonzero(mask)
-    distance = np.full((len(boxes), len(y)), np.inf)
+    height = mask.shape[0]
+    if not boxes or not len(y):
+        return {}
+    distance = np.full((len(boxes), len(y)), np.inf)  # squared; below 0 in somebody's core
     for row, (x0, y0, x1, y1) in enumerate(boxes.values()):
         inside = (x >= x0 - margin) & (x < x1 + margin) & (y >= y0 - margin) & (y < y1 + margin)
         dx = (x[inside] + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 1.0)
         dy = (y[inside] + 0.5 - (y0 + y1) / 2) / max((y1 - y0) / 2, 1.0)
-        distance[row, inside] = dx**2 + dy**2
-    owner = distance.argmin(axis=0)
-    taken = np.isfinite(distance.min(axis=0))
+        squared = dx**2 + dy**2
+        distance[row, inside] = np.where(squared < core**2, -y1 - height, squared)
+    owner = np.where(np.isfinite(distance.min(axis=0)), distance.argmin(axis=0), len(boxes))
+
+    component = labels[y, x]
+    counts = np.zeros((len(boxes) + 1, labels.max() + 1), int)  # last row: nobody
+    np.add.at(counts, (owner, component), 1)
+    counts = counts[:-1]
+    small = counts < min_share * counts.sum(axis=1, keepdims=True)
+    heir = np.where(small, counts.argmax(axis=0), np.arange(len(boxes))[:, None])
+    heir = np.vstack([heir, np.full(counts.shape[1], len(boxes))])
+    owner = heir[owner, component]
+
     shared = {}
     for row, person in enumerate(boxes):
-        mine = taken & (owner == row)
+        mine = owner == row
         if mine.any():
-            out = np.zeros_like(mask)
-            out[y[mine], x[mine]] = True
-            shared[person] = out
+            shared[person] = np.zeros_like(mask)
+            shared[person][y[mine], x[mine]] = True
     return shared

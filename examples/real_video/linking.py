@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-
 from foreground import Box
+from scipy.optimize import linear_sum_assignment
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Linker:
                 self._observe(track, boxes[own[row]])
             elif row in own or row in riders:
                 # Inside a shared blob the component says nothing of the single person's box.
-                component = boxes[own.get(row, riders.get(row, -1))]
+                component = boxes[own[row] if row in own else riders[row]]
                 track.box = _pulled_inside(predicted[row], component)
                 track.merged += 1
                 track.missed = 0
@@ -116,7 +115,10 @@ class Linker:
         for row, box in enumerate(predicted):
             if row in own or self._active[row].hits < self.config.min_hits:
                 continue
-            covered = [_covered(box, boxes[column]) if column in own.values() else 0.0 for column in range(len(boxes))]
+            covered = [
+                _covered(box, boxes[column]) if column in own.values() else 0.0
+                for column in range(len(boxes))
+            ]
             if covered and max(covered) >= self.config.covered:
                 riders[row] = int(np.argmax(covered))
         return riders

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 
-# Optional[...] rather than "X | None": structured configs of OmegaConf 2.3 read both, but only this
-# form on every version that the project supports.
 @dataclass
 class DataConfig:
     """A data set in the YouTube-VIS format (YouTube-VIS 2019/2021/2022, OVIS, or your own).
 
-    Sizes are in pixels. Whatever is random is drawn once per clip, so all its frames change alike.
+    Sizes are in pixels; unless told otherwise, frames keep the size they have on disk. Whatever is
+    random is drawn once per clip, so all its frames change alike.
     """
 
     name: str = "ytvis"
-    root: Optional[str] = None  # noqa: UP045
+    root: str | None = None
     train_split: str = "train"
     eval_splits: list[str] = field(default_factory=lambda: ["valid"])
 
-    train_short_sides: list[int] = field(default_factory=lambda: [320, 352, 384, 416, 448, 480, 512, 544, 576, 608, 640])
-    train_max_side: int = 768
-    test_short_side: int = 480
-    test_max_side: int = 1333
+    train_short_sides: list[int] = field(default_factory=list)  # one is drawn a clip; empty = as on disk
+    train_max_side: int | None = None  # null = no limit
+    test_short_side: int | None = None  # null = as on disk
+    test_max_side: int | None = None  # null = no limit
 
     # Sampled frames lie within +-frame_range of a centre frame; null = anywhere in the video.
-    frame_range: Optional[int] = 10  # noqa: UP045
+    frame_range: int | None = 10
 
     hflip: float = 0.5  # probability
     colour_jitter: float = 0.1  # brightness, contrast and saturation are scaled by 1 +- this
     # With this probability a clip is first resized to one of crop_short_sides and a window with
     # sides in crop_range is cut from it (the DETR scheme), then resized as every other clip.
-    crop: float = 0.5
+    crop: float = 0.0
     crop_short_sides: list[int] = field(default_factory=lambda: [400, 500, 600])
     crop_range: list[int] = field(default_factory=lambda: [384, 600])
 
@@ -48,13 +46,9 @@ class SyntheticConfig(DataConfig):
 
     name: str = "synthetic"
     eval_splits: list[str] = field(default_factory=lambda: ["static", "track", "swap", "reenter"])
-    train_short_sides: list[int] = field(default_factory=lambda: [64])
-    train_max_side: int = 96
-    test_short_side: int = 64
-    test_max_side: int = 96
-    frame_range: Optional[int] = None  # noqa: UP045
+    frame_range: int | None = None
     colour_jitter: float = 0.0
-    crop: float = 0.0
+    num_workers: int = 0  # a small frame is read in half a millisecond
 
     seed: int = 0
     height: int = 64
@@ -69,6 +63,6 @@ class SyntheticConfig(DataConfig):
     max_size: int = 27
     same_class: float = 0.9  # probability that an object has the main class of its video
     twins: float = 0.5  # fraction of the stills whose objects all share one interior texture
-    speed: float = 2.5  # fastest path, pixels a frame
+    speed: float = 2.5  # of crossing objects, pixels a frame from start to end, at most
     min_visible: int = 12  # pixels; with fewer an object counts as absent
     jpeg_quality: int = 95

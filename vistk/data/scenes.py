@@ -12,7 +12,7 @@ from vistk.data.sampling import Stream
 from vistk.data.sprites import CLASSES, PIXEL, TURN, Texture, textures
 
 KINDS = ("static", "track", "swap", "reenter")
-"""Kinds of video: objects hardly move; they cross; they exchange places at one frame; they leave and return."""
+"""Kinds of video: objects hardly move; cross; exchange places at one frame; leave and return elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,21 @@ class Scene:
         return len(self.shapes)
 
 
-def plan_still(stream: Stream, config: SyntheticConfig) -> tuple[Scene, bool]:
+def plan_still(stream: Stream, config: SyntheticConfig, main: int) -> tuple[Scene, bool]:
     """A video of one frame for the training of the segmenter, and whether its objects are twins."""
     twins = stream.chance(config.twins)
-    shapes, sizes, angles = _draw_objects(stream, config)
-    places = _places(stream, config, sizes)
+    shapes, sizes, angles = _draw_objects(stream, config, main)
+    # Half of the stills are crowded, for the occlusions and the objects cut by the border in the videos.
+    places = _places(stream, config, sizes, crowded=stream.chance(0.5))
     fills = _draw_textures(stream, len(shapes), held_out=False)
     if twins:
         fills = fills[:1] * len(shapes)
     return Scene(shapes, sizes, angles, fills, places[None], np.ones((1, len(shapes)), bool)), twins
 
 
-def plan_video(stream: Stream, config: SyntheticConfig, kind: str, held_out: bool) -> Scene:
-    """A video of one of :data:`KINDS` whose objects all have different textures."""
-    shapes, sizes, angles = _draw_objects(stream, config)
+def plan_video(stream: Stream, config: SyntheticConfig, kind: str, main: int, held_out: bool) -> Scene:
+    """A video of one of :data:`KINDS`, mostly of class ``main``; its objects differ in texture."""
+    shapes, sizes, angles = _draw_objects(stream, config, main)
     fills = _draw_textures(stream, len(shapes), held_out)
     places = _places(stream, config, sizes)
     n, length = len(shapes), config.frames
@@ -66,11 +67,10 @@ def plan_video(stream: Stream, config: SyntheticConfig, kind: str, held_out: boo
 
 
 def _draw_objects(
-    stream: Stream, config: SyntheticConfig
+    stream: Stream, config: SyntheticConfig, main: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Classes, sizes and angles of a video's objects."""
     n = stream.integer(config.min_objects, config.max_objects + 1)
-    main = stream.integer(0, len(CLASSES))
     shapes = [
         main if stream.chance(config.same_class) else (main + stream.integer(1, len(CLASSES))) % len(CLASSES)
         for _ in range(n)
@@ -96,13 +96,19 @@ def _inside(config: SyntheticConfig, point: np.ndarray, margin: int) -> np.ndarr
     return np.clip(point, margin, limit)
 
 
-def _places(stream: Stream, config: SyntheticConfig, sizes: tuple[int, ...]) -> np.ndarray:
-    """``(n, 2)`` places, well apart: of a few random candidates, the one with the most room is taken."""
+def _places(
+    stream: Stream, config: SyntheticConfig, sizes: tuple[int, ...], crowded: bool = False
+) -> np.ndarray:
+    """``(n, 2)`` places, well apart: of a few random candidates, the one with the most room is taken.
+
+    ``crowded``: the first candidate is taken, and up to a quarter of an object lies outside of the frame.
+    """
     places = np.zeros((len(sizes), 2), np.int64)
+    count = 1 if crowded else 12
     for k, size in enumerate(sizes):
-        margin = size * PIXEL // 2
-        x = stream.integers(margin, config.width * PIXEL - margin + 1, (12,))
-        y = stream.integers(margin, config.height * PIXEL - margin + 1, (12,))
+        margin = size * PIXEL // (4 if crowded else 2)
+        x = stream.integers(margin, config.width * PIXEL - margin + 1, (count,))
+        y = stream.integers(margin, config.height * PIXEL - margin + 1, (count,))
         candidates = np.stack([x, y], axis=1)
         if k:
             room = ((candidates[:, None] - places[None, :k]) ** 2).sum(-1).min(1)
@@ -120,7 +126,7 @@ def _bezier(start: np.ndarray, control: np.ndarray, end: np.ndarray, length: int
 
 
 def _drift(stream: Stream, places: np.ndarray, length: int, reach: int) -> np.ndarray:
-    """``(length, n, 2)`` straight slow paths around the places, ending at most ``reach`` away on each axis."""
+    """``(length, n, 2)`` straight slow paths from the places to at most ``reach`` away on each axis."""
     end = places + stream.integers(-reach, reach + 1, places.shape)
     return _bezier(places, (places + end) // 2, end, length)
 

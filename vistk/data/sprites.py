@@ -25,8 +25,8 @@ _COS = np.rint(np.cos(2 * np.pi * np.arange(TURN) / TURN) * 4096).astype(np.int6
 CLASSES = ("disc", "square", "triangle", "star")
 _RIMS = np.array([[235, 30, 30], [40, 215, 40], [45, 60, 255], [250, 230, 0]], np.int64)
 # Distance from the centre to the contour's sides, in thousandths of the object's size.
-_INRADIUS = (500, 440, 330, 200)
-_RIM_WIDTH = 2 * PIXEL
+_INRADIUS = (500, 440, 330, 290)
+_RIM_WIDTH = 3 * PIXEL // 2
 
 COLOURS = np.array(
     [
@@ -63,11 +63,10 @@ class Texture:
 def textures(held_out: bool) -> tuple[Texture, ...]:
     """All textures for training, or all held-out ones for validation.
 
-    Colour *pairs* are held out (every third, in a fixed order): each colour is seen in training, the
-    combinations of validation are not, in no pattern.
+    Colour *pairs* are held out: each of the ten colours keeps six partners for training and has three for
+    validation, so every colour is seen in training, but no combination of validation, in no pattern.
     """
-    # first + second modulo 3 would leave some colour without a partner; this leaves each at least two.
-    pairs = [p for i, p in enumerate(combinations(range(len(COLOURS)), 2)) if (i % 3 == 0) == held_out]
+    pairs = [(a, b) for a, b in combinations(range(len(COLOURS)), 2) if (b - a in (3, 5, 7)) == held_out]
     return tuple(
         Texture(pattern, *order) for pattern in range(len(PATTERNS)) for p in pairs for order in (p, p[::-1])
     )
@@ -94,8 +93,11 @@ def _distance(shape: int, x: np.ndarray, y: np.ndarray, angle: int) -> np.ndarra
         ]
     )
     planes.sort(axis=0)
-    # A pentagram is what lies inside of at least four of its five lines.
-    return planes[-2] if name == "star" else planes[-1]
+    if name == "star":
+        # The second largest alone gives the pentagram, what lies inside of at least four of five lines;
+        # with a quarter of the largest, the star is fat enough to show its texture.
+        return (3 * planes[-2] + planes[-1]) // 4
+    return planes[-1]
 
 
 def _second_colour(pattern: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:

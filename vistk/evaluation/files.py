@@ -97,7 +97,7 @@ def load_ground_truth(ground_truth: str | Path | Mapping[str, Any] | GroundTruth
     for key in ("videos", "categories", "annotations"):
         if not isinstance(content.get(key), Sequence):
             hint = (
-                "; the published validation and test files come without annotations, take a split that has them"
+                "; published validation and test files come without annotations, take a split that has them"
                 if key == "annotations"
                 else ""
             )
@@ -109,8 +109,8 @@ def load_ground_truth(ground_truth: str | Path | Mapping[str, Any] | GroundTruth
     frames = _videos(source, content["videos"])
     if frames and not content["annotations"]:
         raise EvaluationFileError(
-            f"{source}: 'annotations' is empty for {len(frames)} videos, so there is nothing to score against; "
-            "expected at least one annotation"
+            f"{source}: 'annotations' is empty for {len(frames)} videos, expected at least one annotation "
+            "to score against"
         )
     instances: dict[int, list[Instance]] = {video_id: [] for video_id in frames}
     seen: set[int] = set()
@@ -124,7 +124,8 @@ def load_ground_truth(ground_truth: str | Path | Mapping[str, Any] | GroundTruth
             seen.add(annotation_id)
         instances[video_id].append(instance)
     videos = (
-        Video(video_id, *frames[video_id], instances=tuple(instances[video_id])) for video_id in sorted(frames)
+        Video(video_id, *frames[video_id], instances=tuple(instances[video_id]))
+        for video_id in sorted(frames)
     )
     return GroundTruth(source, tuple(videos), categories)
 
@@ -189,7 +190,8 @@ def _require(where: str, entry: Any, keys: Sequence[str]) -> None:
     missing = [key for key in keys if key not in entry]
     if missing:
         raise EvaluationFileError(
-            f"{where}: '{missing[0]}' is missing, found the keys {sorted(map(str, entry))}, expected {list(keys)}"
+            f"{where}: '{missing[0]}' is missing, found the keys {sorted(map(str, entry))}, "
+            f"expected {list(keys)}"
         )
 
 
@@ -224,11 +226,16 @@ def _categories(source: str, entries: Sequence[Any]) -> dict[int, str]:
 def _videos(source: str, entries: Sequence[Any]) -> dict[int, tuple[int, int, int]]:
     def read(where: str, entry: Mapping[str, Any]) -> tuple[int, int, int]:
         names = entry.get("file_names")
-        if names is None and "length" not in entry:
-            raise EvaluationFileError(f"{where}: found neither 'length' nor 'file_names', expected one of them")
-        length = _integer(where, entry, "length") if "length" in entry else len(names)
-        if names is not None and len(names) != length:
-            raise EvaluationFileError(f"{where}: 'file_names' has {len(names)} entries, expected 'length' {length}")
+        if "length" in entry:
+            length = _integer(where, entry, "length")
+        elif isinstance(names, Sequence):
+            length = len(names)
+        else:
+            raise EvaluationFileError(f"{where}: neither 'length' nor 'file_names', expected one of them")
+        if isinstance(names, Sequence) and len(names) != length:
+            raise EvaluationFileError(
+                f"{where}: 'file_names' has {len(names)} entries, expected 'length' {length}"
+            )
         height, width = _integer(where, entry, "height"), _integer(where, entry, "width")
         if min(height, width) < 1 or length < 0:
             raise EvaluationFileError(
@@ -245,7 +252,9 @@ def _instance(
     _require(where, entry, ("video_id", "category_id", "segmentations"))
     video_id, category_id = _integer(where, entry, "video_id"), _integer(where, entry, "category_id")
     if video_id not in frames:
-        raise EvaluationFileError(f"{where}: 'video_id' {video_id} is not the id of any of the {len(frames)} videos")
+        raise EvaluationFileError(
+            f"{where}: 'video_id' {video_id} is not the id of any of the {len(frames)} videos"
+        )
     if category_id not in categories:
         raise EvaluationFileError(
             f"{where}: 'category_id' {category_id} is not the id of any of the {len(categories)} categories"
@@ -286,7 +295,8 @@ def _occlusion(where: str, levels: Any, num_frames: int) -> float | None:
             continue
         if level not in OCCLUSION_LEVELS:
             raise EvaluationFileError(
-                f"{where}: 'occlusion' of frame {t} is {level!r}, expected one of {list(OCCLUSION_LEVELS)} or null"
+                f"{where}: 'occlusion' of frame {t} is {level!r}, expected null or one of "
+                f"{list(OCCLUSION_LEVELS)}"
             )
         values.append(OCCLUSION_LEVELS[level])
     if not values:
@@ -297,10 +307,12 @@ def _occlusion(where: str, levels: Any, num_frames: int) -> float | None:
 
 def _per_frame(where: str, values: Any, key: str, num_frames: int) -> Sequence[Any]:
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise EvaluationFileError(f"{where}: '{key}' is {_kind(values)}, expected a list with one entry a frame")
+        raise EvaluationFileError(
+            f"{where}: '{key}' is {_kind(values)}, expected a list with one entry a frame"
+        )
     if len(values) != num_frames:
         raise EvaluationFileError(
-            f"{where}: '{key}' has {len(values)} entries, expected {num_frames}, the number of frames of its video"
+            f"{where}: '{key}' has {len(values)} entries, expected {num_frames}, the frames of its video"
         )
     return values
 
@@ -327,6 +339,6 @@ def _check_known(
     index = next(i for i, value in enumerate(ids) if value in unknown)
     raise EvaluationFileError(
         f"{source}: {len(unknown)} of {len(distinct)} {kind} ids are unknown (first in entry {index}, "
-        f"'{kind}_id' {ids[index]}; {ground_truth.source} has {len(known)} of them); is this another data set "
-        "or split?"
+        f"'{kind}_id' {ids[index]}; {ground_truth.source} has {len(known)}); "
+        "is this another data set or split?"
     )

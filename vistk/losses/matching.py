@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vistk.ops.points import PointSampler, sample_points
+from vistk.ops.points import sample_points
 from vistk.structures import ClipTargets, LayerOutput, Matches
 
 
@@ -63,6 +63,7 @@ class Pairs:
     frame: Tensor  # (n,) int64, 0..F-1
     query: Tensor  # (n,) int64
     instance: Tensor  # (n,) int64, position in the padded instance axis
+    per_clip: tuple[int, ...]  # how many of the n pairs belong to each clip; pairs are ordered by frame
 
 
 class Matcher:
@@ -104,10 +105,10 @@ class Matcher:
             clip, t = divmod(int(frame), truth.frames_per_clip)
             raise FloatingPointError(
                 f"matching cost is not finite at decoder layer {layer}, clip {clip} of the batch, frame {t}: "
-                "the predictions hold NaN or infinity; lower the learning rate or check the images of this batch"
+                "the predictions hold NaN or infinity; lower the learning rate or check the images"
             )
         device = costs.device
-        return [self._assign(layer_block, truth.taking_part.numpy(), device) for layer_block in block]
+        return [self._assign(layer_block, truth, device) for layer_block in block]
 
     def _cost(self, layer: LayerOutput, truth: FrameLabels, points: Tensor) -> Tensor:
         """``(F, Q, N)`` cost of every query for every instance."""
@@ -117,7 +118,7 @@ class Matcher:
             class_cost = -scores.gather(2, truth.labels[:, None, :].expand(-1, q, -1))
             logits = sample_points(layer.mask_logits.float(), points)  # (F, Q, P)
             target = sample_points(truth.masks, points)  # (F, N, P)
-            # Cross-entropy against 0 is softplus(x), against 1 softplus(-x) = softplus(x) - x; targets may lie between.
+            # Cross-entropy against 0 is softplus(x), against 1 softplus(x) - x; targets may lie between.
             negative = F.softplus(logits)
             mask_cost = (
                 torch.einsum("fqp,fnp->fqn", negative - logits, target)
@@ -127,22 +128,21 @@ class Matcher:
             shared = 2 * torch.einsum("fqp,fnp->fqn", probability, target)
             total = probability.sum(-1)[:, :, None] + target.sum(-1)[:, None, :]
             dice_cost = 1 - (shared + 1) / (total + 1)
-            return self.class_weight * class_cost + self.mask_weight * mask_cost + self.dice_weight * dice_cost
+            return (
+                self.class_weight * class_cost + self.mask_weight * mask_cost + self.dice_weight * dice_cost
+            )
 
     @staticmethod
-    def _assign(block: np.ndarray, taking_part: np.ndarray, device: torch.device) -> Pairs:
+    def _assign(block: np.ndarray, truth: FrameLabels, device: torch.device) -> Pairs:
         triples = []
-        for frame, (cost, part) in enumerate(zip(block, taking_part, strict=True)):
+        for frame, (cost, part) in enumerate(zip(block, truth.taking_part.numpy(), strict=True)):
             present = np.flatnonzero(part)
             rows, columns = linear_sum_assignment(cost[:, present])
             triples.append(np.stack([np.full_like(rows, frame), rows, present[columns]]))
-        frame, query, instance = torch.from_numpy(np.concatenate(triples, axis=1).astype(np.int64)).to(device)
-        return Pairs(frame, query, instance)
-
-
-def draw_points(layers: int, frames: int, num_points: int, sampler: PointSampler, device: torch.device) -> list[Tensor]:
-    """Matching points of every layer, each ``(F, P, 2)``."""
-    return [sampler.matching(frames, num_points, device) for _ in range(layers)]
+        table = np.concatenate(triples, axis=1).astype(np.int64)
+        per_clip = np.bincount(table[0] // truth.frames_per_clip, minlength=len(truth.instances))
+        frame, query, instance = torch.from_numpy(table).to(device)
+        return Pairs(frame, query, instance, tuple(per_clip.tolist()))
 
 
 def to_matches(pairs: Pairs, truth: FrameLabels) -> Matches:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistk.losses.matching import FrameLabels, Matcher, Pairs, draw_points, to_matches
+from vistk.losses.matching import FrameLabels, Matcher, Pairs, to_matches
+from vistk.ops.distributed import mean_over_processes
 from vistk.ops.points import PointSampler, sample_points, uncertain_points
 from vistk.structures import ClipTargets, FrameOutput, LayerOutput, Matches
 
@@ -43,97 +44,107 @@ class SegmentationLoss:
     Args:
         config: weights and sampling.
         num_classes: K, without "no object".
-        sampler: source of random points.
-        average_count: maps the number of matched masks of this process to the mean over processes
-            (an all-reduce), so that several processes give the losses of one.
     """
 
-    def __init__(
-        self,
-        config: SegmentationLossConfig,
-        num_classes: int,
-        sampler: PointSampler | None = None,
-        average_count: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
+    def __init__(self, config: SegmentationLossConfig, num_classes: int) -> None:
         if config.absent_labels not in ABSENT_LABELS:
             near = difflib.get_close_matches(config.absent_labels, ABSENT_LABELS, 1, 0.0)[0]
             raise ValueError(
-                f"loss.absent_labels={config.absent_labels!r}; expected one of {', '.join(ABSENT_LABELS)} "
+                f"train.loss.absent_labels={config.absent_labels!r}; "
+                f"expected one of {', '.join(ABSENT_LABELS)} "
                 f"(nearest: {near})"
             )
         self.config = config
         self.num_classes = num_classes
-        self.sampler = sampler or PointSampler()
-        self.average_count = average_count or (lambda count: count)
         self.matcher = Matcher(config.class_weight, config.mask_weight, config.dice_weight, config.num_points)
 
-    def __call__(self, out: FrameOutput, targets: Sequence[ClipTargets]) -> tuple[dict[str, Tensor], Matches]:
+    def __call__(
+        self, out: FrameOutput, targets: Sequence[ClipTargets], sampler: PointSampler
+    ) -> tuple[dict[str, Tensor], Matches]:
         """Losses of a batch.
 
         Args:
             out: predictions with leading dims ``(B, T)``.
             targets: B clips.
+            sampler: source of the random points.
 
         Returns:
             Weighted losses ``{"class", "mask", "dice"}`` of the last layer and ``{"class_0", ..}`` of the
             earlier ones (``dense`` where the segmenter has that head), and the last layer's matches.
         """
-        layers = [
-            LayerOutput(layer.logits.flatten(0, 1), layer.mask_logits.flatten(0, 1))
-            for layer in (LayerOutput(out.logits, out.mask_logits), *out.aux)
-        ]
+        layers = _flat_layers(out)
         truth = FrameLabels.of(targets, self.num_classes, self.config.absent_labels)
-        frames, device = len(layers[0].logits), layers[0].logits.device
-        matched_layers = layers if self.config.match_every_layer else layers[:1]
-        pairs = self._match(matched_layers, truth, frames, device)
+        pairs = self._match(layers if self.config.match_every_layer else layers[:1], truth, sampler)
         if not self.config.match_every_layer:
             pairs = pairs * len(layers)
-        count = torch.tensor([max(len(pairs[0].query), 0)], dtype=torch.float32, device=device)
-        count = self.average_count(count).clamp(min=1.0)
+        count = mean_over_processes(len(pairs[0].query), out.logits.device).clamp(min=1.0)
         losses: dict[str, Tensor] = {}
         for i, (layer, pair) in enumerate(zip(layers, pairs, strict=True)):
             suffix = "" if i == 0 else f"_{i - 1}"
-            for name, value in self._layer_losses(layer, pair, truth, count).items():
+            for name, value in self._layer_losses(layer, pair, truth, count, sampler).items():
                 losses[name + suffix] = value
         if out.dense_logits is not None and self.config.dense_weight:
-            losses["dense"] = self.config.dense_weight * self._dense_loss(out.dense_logits.flatten(0, 1), truth)
+            losses["dense"] = self.config.dense_weight * self._dense_loss(
+                out.dense_logits.flatten(0, 1), truth
+            )
         return losses, to_matches(pairs[0], truth)
 
-    def _match(
-        self, layers: Sequence[LayerOutput], truth: FrameLabels, frames: int, device: torch.device
-    ) -> list[Pairs]:
-        points = draw_points(len(layers), frames, self.config.num_points, self.sampler, device)
+    def match(self, out: FrameOutput, targets: Sequence[ClipTargets], sampler: PointSampler) -> Matches:
+        """The last layer's matches alone, for training trackers on a frozen segmenter."""
+        truth = FrameLabels.of(targets, self.num_classes, self.config.absent_labels)
+        return to_matches(self._match(_flat_layers(out)[:1], truth, sampler)[0], truth)
+
+    def _match(self, layers: Sequence[LayerOutput], truth: FrameLabels, sampler: PointSampler) -> list[Pairs]:
+        rows = [truth.frames_per_clip] * len(truth.instances)
+        device = layers[0].logits.device
+        points = [sampler.draw(rows, self.config.num_points, device) for _ in layers]
         return self.matcher(layers, truth, points)
 
-    def _layer_losses(self, layer: LayerOutput, pairs: Pairs, truth: FrameLabels, count: Tensor) -> dict[str, Tensor]:
+    def _layer_losses(
+        self, layer: LayerOutput, pairs: Pairs, truth: FrameLabels, count: Tensor, sampler: PointSampler
+    ) -> dict[str, Tensor]:
         config = self.config
         logits = layer.logits.float()
         classes = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
         classes[pairs.frame, pairs.query] = truth.labels[pairs.frame, pairs.instance]
         class_weights = logits.new_ones(self.num_classes + 1)
         class_weights[-1] = config.no_object_weight
-        class_loss = F.cross_entropy(logits.transpose(1, 2), classes, class_weights)
+        total_weight = mean_over_processes(class_weights[classes].sum(), logits.device)
+        class_loss = (
+            F.cross_entropy(logits.transpose(1, 2), classes, class_weights, reduction="sum") / total_weight
+        )
 
         predicted = layer.mask_logits[pairs.frame, pairs.query].float()  # (n, h, w)
-        points = uncertain_points(predicted, config.num_points, self.sampler, config.oversample, config.importance)
+        points = uncertain_points(
+            predicted, pairs.per_clip, config.num_points, sampler, config.oversample, config.importance
+        )
         target = sample_points(truth.masks[pairs.frame, pairs.instance][:, None], points).squeeze(1)  # (n, P)
         sampled = sample_points(predicted[:, None], points).squeeze(1)
-        mask_loss = F.binary_cross_entropy_with_logits(sampled, target, reduction="none").mean(1).sum() / count
+        mask_loss = (
+            F.binary_cross_entropy_with_logits(sampled, target, reduction="none").mean(1).sum() / count
+        )
         probability = sampled.sigmoid()
         dice = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
         return {
             "class": config.class_weight * class_loss,
-            "mask": config.mask_weight * mask_loss.squeeze(0),
-            "dice": config.dice_weight * (dice.sum() / count).squeeze(0),
+            "mask": config.mask_weight * mask_loss,
+            "dice": config.dice_weight * dice.sum() / count,
         }
 
     def _dense_loss(self, dense_logits: Tensor, truth: FrameLabels) -> Tensor:
         """Per-pixel cross-entropy; ``dense_logits`` (F, K+1, h, w). Pixels of no instance are "no object"."""
-        f, n = truth.labels.shape
         part = truth.taking_part.to(dense_logits.device)[:, :, None, None]
         masks = F.interpolate((truth.masks & part).float(), size=dense_logits.shape[-2:], mode="area")
-        background = masks.new_full((f, 1, *masks.shape[-2:]), 0.5)
+        background = masks.new_full((len(masks), 1, *masks.shape[-2:]), 0.5)
         winner = torch.cat([background, masks], dim=1).argmax(1)  # 0 = none, else instance + 1
         labels = F.pad(truth.labels, (1, 0), value=self.num_classes)  # (F, N+1)
         classes = labels.gather(1, winner.flatten(1)).view_as(winner)
         return F.cross_entropy(dense_logits.float(), classes)
+
+
+def _flat_layers(out: FrameOutput) -> list[LayerOutput]:
+    """Last layer first, then the earlier ones in order; leading dims ``(B, T)`` become ``F``."""
+    return [
+        LayerOutput(layer.logits.flatten(0, 1), layer.mask_logits.flatten(0, 1))
+        for layer in (LayerOutput(out.logits, out.mask_logits), *out.aux)
+    ]

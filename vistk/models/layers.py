@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
         super().__init__()
         dims = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -55,7 +56,7 @@ class MultiheadAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """``query`` (B, Q, C), ``key`` and ``value`` (B, S, C); ``blocked`` (B, Q, S) bool, True = not seen."""
+        """``query`` (B, Q, C), ``key``, ``value`` (B, S, C); ``blocked`` (B, Q, S) bool, True = not seen."""
         w_q, w_k, w_v = self.in_proj_weight.chunk(3)
         b_q, b_k, b_v = self.in_proj_bias.chunk(3)
         q, k, v = (
@@ -71,7 +72,8 @@ def sine_position(height: int, width: int, dim: int, device: torch.device, dtype
     """Sine position code of a map (DETR, arXiv 2005.12872, appendix A.4, normalised to 2 pi).
 
     Returns:
-        ``(dim, height, width)``: the first half of the channels codes y, the second x; sine and cosine alternate.
+        ``(dim, height, width)``: the first half of the channels codes y, the second x;
+        sine and cosine alternate.
     """
     steps = dim // 2
     exponent = torch.arange(steps, device=device, dtype=torch.float32)

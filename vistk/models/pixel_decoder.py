@@ -179,7 +179,7 @@ class PixelDecoder(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """``{"res2": (B, C_2, H_2, W_2), ...}`` -> mask features ``(B, C, h, w)`` and three maps, coarsest first."""
+        """Backbone maps ``(B, C_l, H_l, W_l)`` -> mask features ``(B, C, h, w)`` and 3 maps, coarsest first."""
         maps = [proj(features[name]) for proj, name in zip(self.input_proj, self.levels, strict=True)]
         pyramid = self.transformer(maps)
         lateral = self.adapter_1(features["res2"])

@@ -27,16 +27,18 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     if isinstance(segmentation, dict):
         if "counts" not in segmentation or "size" not in segmentation:
             raise ValueError(f"an RLE needs 'counts' and 'size', found keys {sorted(segmentation)}")
-        size = [int(s) for s in segmentation["size"]]
-        if size != [height, width]:
-            raise ValueError(f"RLE size is {size}, the video is {[height, width]} (height, width)")
+        size = [height, width]
+        if list(segmentation["size"]) != size:
+            raise ValueError(f"RLE size is {list(segmentation['size'])}, the video is {size} (height, width)")
         counts = segmentation["counts"]
         if isinstance(counts, list):
             if sum(counts) != height * width or min(counts, default=0) < 0:
                 raise ValueError(
                     f"uncompressed RLE covers {sum(counts)} pixels, the frame has {height * width}"
                 )
-            return _as_text(coco_mask.frPyObjects(segmentation, height, width))
+            # pycocotools compares two masks only up to a zero-length run that they share.
+            runs = {"size": size, "counts": _without_empty_runs(counts) if 0 in counts else counts}
+            return _as_text(coco_mask.frPyObjects(runs, height, width))
         if isinstance(counts, str | bytes):
             return _as_text({"size": size, "counts": counts})
         raise ValueError(f"RLE counts are {type(counts).__name__}, expected a string or a list")
@@ -50,19 +52,15 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
 
 
 def _without_empty_runs(counts: Sequence[int]) -> list[int]:
-    """The same runs without zero-length ones, except that the first (background) run may be empty."""
-    merged: list[int] = []
-    value, last = False, True  # a run is background (False) or mask (True)
-    for count in counts:
-        if count:
-            if not merged and value:
-                merged = [0, count]
-            elif merged and value == last:
-                merged[-1] += count
-            else:
-                merged.append(count)
-            last = value
-        value = not value
+    """The same runs without zero-length ones; only the first (background) may be empty."""
+    merged = [0]
+    for position, count in enumerate(counts):
+        if not count:
+            continue
+        if len(merged) % 2 != position % 2:  # of the same value as the last run kept
+            merged[-1] += count
+        else:
+            merged.append(count)
     return merged
 
 
@@ -102,31 +100,35 @@ def areas(rles: Sequence[RLE | None]) -> np.ndarray:
 
 def frame_intersections(a: Sequence[RLE | None], b: Sequence[RLE | None]) -> np.ndarray:
     """``(len(a), len(b))`` float64 numbers of shared pixels between masks of one frame."""
-    return _intersections(a, b, areas(a), areas(b))
-
-
-def _intersections(
-    a: Sequence[RLE | None], b: Sequence[RLE | None], area_a: np.ndarray, area_b: np.ndarray
-) -> np.ndarray:
-    # pycocotools gives IoU only; the intersection is recovered exactly from it and the areas
-    # (an integer below 2^31 survives the round trip through a double).
-    out = np.zeros((len(a), len(b)))
-    rows, cols = np.flatnonzero(area_a), np.flatnonzero(area_b)
-    if len(rows) and len(cols):
-        iou = coco_mask.iou([a[i] for i in rows], [b[j] for j in cols], [0] * len(cols))
-        total = area_a[rows, None] + area_b[None, cols]
-        out[np.ix_(rows, cols)] = np.rint(iou * total / (1.0 + iou))
-    return out
+    return _shared_pixels(_sparse_iou(a, b), areas(a), areas(b))
 
 
 def frame_iou(a: Sequence[RLE | None], b: Sequence[RLE | None]) -> np.ndarray:
     """``(len(a), len(b))`` float64 IoU between masks of one frame; empty against empty is 0."""
     area_a, area_b = areas(a), areas(b)
-    return iou_from_counts(_intersections(a, b, area_a, area_b), area_a, area_b)
+    return iou_from_counts(_shared_pixels(_sparse_iou(a, b), area_a, area_b), area_a, area_b)
+
+
+def _sparse_iou(a: Sequence[RLE | None], b: Sequence[RLE | None]) -> np.ndarray:
+    """``(len(a), len(b))`` IoU as pycocotools has it, 0 for ``None``."""
+    rows = [i for i, rle in enumerate(a) if rle is not None]
+    cols = [j for j, rle in enumerate(b) if rle is not None]
+    out = np.zeros((len(a), len(b)))
+    if rows and cols:
+        out[np.array(rows)[:, None], cols] = coco_mask.iou(
+            [a[i] for i in rows], [b[j] for j in cols], [0] * len(cols)
+        )
+    return out
+
+
+def _shared_pixels(iou: np.ndarray, area_a: np.ndarray, area_b: np.ndarray) -> np.ndarray:
+    # pycocotools gives IoU only; the intersection is recovered exactly from it and the areas
+    # (an integer below 2^31 survives the round trip through a double).
+    return np.rint(iou * (area_a[..., :, None] + area_b[..., None, :]) / (1.0 + iou))
 
 
 def iou_from_counts(intersection: np.ndarray, area_a: np.ndarray, area_b: np.ndarray) -> np.ndarray:
-    """``(.., A, B)`` IoU from shared pixels ``(.., A, B)`` and areas ``(.., A)``, ``(.., B)``; 0 over 0 is 0."""
+    """``(.., A, B)`` IoU from shared pixels ``(.., A, B)`` and areas ``(.., A)``, ``(.., B)``; 0/0 is 0."""
     union = area_a[..., :, None] + area_b[..., None, :] - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
@@ -149,12 +151,11 @@ def tube_overlaps(
             raise ValueError(f"a mask tube has {len(tube)} frames, expected {num_frames}")
     area_a = np.stack([areas(tube) for tube in a], 1) if len(a) else np.zeros((num_frames, 0))
     area_b = np.stack([areas(tube) for tube in b], 1) if len(b) else np.zeros((num_frames, 0))
-    intersections = np.zeros((num_frames, len(a), len(b)))
+    iou = np.zeros((num_frames, len(a), len(b)))
     if len(a) and len(b):
         for t in range(num_frames):
-            frame_a, frame_b = [tube[t] for tube in a], [tube[t] for tube in b]
-            intersections[t] = _intersections(frame_a, frame_b, area_a[t], area_b[t])
-    return intersections, area_a, area_b
+            iou[t] = _sparse_iou([tube[t] for tube in a], [tube[t] for tube in b])
+    return _shared_pixels(iou, area_a, area_b), area_a, area_b
 
 
 def tube_iou(a: Sequence[Sequence[RLE | None]], b: Sequence[Sequence[RLE | None]]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,27 +27,39 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 class PointSampler:
-    """Draws the random points of matching and of the mask losses.
+    """Draws the random points of matching and of the mask losses from PyTorch's global generator."""
 
-    A class, so that a test can replay recorded points. Draws come from PyTorch's global generator,
-    as in the published code; the training loop seeds it for every step.
+    def draw(self, rows: Sequence[int], num_points: int, device: torch.device) -> Tensor:
+        """``(sum(rows), num_points, 2)`` uniform points in [0, 1]; ``rows[b]`` of them belong to clip b."""
+        return torch.rand(sum(rows), num_points, 2, device=device)
+
+
+class ClipPointSampler(PointSampler):
+    """Draws every clip's points from a generator of its own.
+
+    So a clip meets the same points whatever process it is on and whatever else is in its batch:
+    two processes give the losses of one, and a resumed run those of an uninterrupted one.
+
+    Args:
+        seeds: one non-negative integer for every clip of the batch.
     """
 
-    def matching(self, frames: int, num_points: int, device: torch.device) -> Tensor:
-        """``(frames, num_points, 2)`` uniform points: one set a frame, shared by its queries."""
-        return torch.rand(frames, num_points, 2, device=device)
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def candidates(self, masks: int, num_points: int, device: torch.device) -> Tensor:
-        """``(masks, num_points, 2)`` uniform points, of which the most uncertain will be kept."""
-        return torch.rand(masks, num_points, 2, device=device)
-
-    def uniform(self, masks: int, num_points: int, device: torch.device) -> Tensor:
-        """``(masks, num_points, 2)`` uniform points beside the uncertain ones."""
-        return torch.rand(masks, num_points, 2, device=device)
+    def draw(self, rows: Sequence[int], num_points: int, device: torch.device) -> Tensor:
+        """As :meth:`PointSampler.draw`; ``rows`` has one entry a clip."""
+        return torch.cat(
+            [
+                torch.rand(n, num_points, 2, device=device, generator=generator)
+                for n, generator in zip(rows, self.generators, strict=True)
+            ]
+        )
 
 
 def uncertain_points(
     mask_logits: Tensor,
+    rows: Sequence[int],
     num_points: int,
     sampler: PointSampler,
     oversample: float = 3.0,
@@ -55,6 +69,7 @@ def uncertain_points(
 
     Args:
         mask_logits: ``(N, h, w)``.
+        rows: how many of the N masks belong to each clip of the batch, in order.
         num_points: points per mask.
         oversample: candidates drawn per point kept.
         importance: share of the points chosen by uncertainty (small ``|logit|``).
@@ -62,14 +77,13 @@ def uncertain_points(
     Returns:
         ``(N, num_points, 2)`` points in [0, 1], without gradient.
     """
-    n = mask_logits.shape[0]
     device = mask_logits.device
     with torch.no_grad():
-        candidates = sampler.candidates(n, int(num_points * oversample), device)
+        candidates = sampler.draw(rows, int(num_points * oversample), device)
         uncertainty = -sample_points(mask_logits[:, None], candidates).squeeze(1).abs()  # (N, oversample*P)
         kept = int(importance * num_points)
         index = uncertainty.topk(kept, dim=1).indices
         points = candidates.gather(1, index[..., None].expand(-1, -1, 2))
         if num_points > kept:
-            points = torch.cat([points, sampler.uniform(n, num_points - kept, device)], dim=1)
+            points = torch.cat([points, sampler.draw(rows, num_points - kept, device)], dim=1)
     return points

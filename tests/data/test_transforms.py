@@ -1,0 +1,146 @@
+"""Augmentation: all frames alike, masks with images, sizes by hand."""
+
+import pytest
+import torch
+
+from vistk.data.config import DataConfig
+from vistk.data.sampling import Stream
+from vistk.data.transforms import ClipTransform, resize_for_test, resize_images, resize_masks, resized_size
+
+ALL_ON = DataConfig(
+    train_short_sides=[23, 40, 83],
+    train_max_side=97,
+    crop=0.7,
+    crop_short_sides=[50, 60],
+    crop_range=[31, 49],
+    colour_jitter=0.3,
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "longest", "expected"),
+    [
+        ((720, 1280), 360, 768, (360, 640)),
+        ((1280, 720), 360, 768, (640, 360)),
+        ((720, 1280), 640, 768, (432, 768)),  # held back by the longer side
+        ((64, 96), 64, 96, (64, 96)),
+        ((1, 7), 3, 1000, (3, 21)),
+        ((1, 83), 23, 10, (1, 10)),  # a side never vanishes
+    ],
+)
+def test_resized_size(size, short, longest, expected):
+    assert resized_size(*size, short, longest) == expected
+
+
+def test_masks_take_the_nearest_pixel():
+    row = torch.tensor([[True, False, False, True, True]])
+    assert resize_masks(row, (1, 10))[0].tolist() == [True] * 2 + [False] * 4 + [True] * 4
+    # centres of two new pixels lie at 1.25 and 3.75 of five old ones
+    assert resize_masks(row, (1, 2))[0].tolist() == [False, True]
+    assert resize_masks(torch.zeros(0, 3, 5, 7, dtype=torch.bool), (7, 23)).shape == (0, 3, 7, 23)
+
+
+def test_images_of_the_same_size_are_left_alone():
+    images = torch.randint(0, 256, (2, 3, 7, 23), dtype=torch.uint8)
+    assert resize_images(images, (7, 23)) is images
+
+
+def test_resized_images_keep_constant_colours_and_dimensions():
+    images = torch.full((2, 5, 3, 7, 23), 83, dtype=torch.uint8)
+    assert torch.equal(resize_images(images, (3, 40)), torch.full((2, 5, 3, 3, 40), 83, dtype=torch.uint8))
+    assert torch.equal(resize_images(images[0, 0], (1, 1)), torch.full((3, 1, 1), 83, dtype=torch.uint8))
+
+
+def test_resize_for_test():
+    config = DataConfig(test_short_side=14, test_max_side=40)
+    assert resize_for_test(torch.zeros(2, 3, 7, 23, dtype=torch.uint8), config).shape == (2, 3, 12, 40)
+
+
+def test_every_frame_of_a_clip_is_changed_alike():
+    frame = torch.randint(
+        0, 256, (1, 3, 64, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    clip = frame.expand(4, 3, 64, 83)
+    sizes, flips = set(), set()
+    for key in range(40):
+        transform = ClipTransform.draw(Stream("test", key), ALL_ON, 64, 83)
+        out = transform.images(clip)
+        assert out.dtype == torch.uint8
+        assert out.shape[-2:] == transform.size
+        assert torch.equal(out, out[:1].expand_as(out))
+        sizes.add(transform.size)
+        flips.add(transform.flip)
+    assert len(sizes) > 5
+    assert flips == {True, False}
+
+
+def test_masks_follow_the_images_exactly():
+    """Each marked pixel is a 3x3 block, so that enlarging by a whole factor repeats it without a blend."""
+    config = DataConfig(train_short_sides=[126], train_max_side=10_000, colour_jitter=0.0, crop=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for key in range(10):
+        mask = torch.rand(3, 63, 69, generator=generator) < 0.3
+        images = mask[:, None].to(torch.uint8).mul(255).repeat(1, 3, 1, 1)
+        transform = ClipTransform.draw(Stream("align", key), config, 63, 69)
+        assert transform.size == (126, 138)
+        shown = transform.images(images)[:, 0]
+        moved = transform.masks(mask)
+        # bilinear weights at factor two are 3/4 and 1/4: the nearest pixel always has the majority...
+        # ... along each axis (9/16 of the whole), so the image is above one half exactly on the mask
+        assert torch.equal(shown > 127, moved)
+
+
+def test_a_crop_keeps_masks_and_images_together():
+    """Without interpolation: crops and flips move image values and mask pixels to the same places."""
+    config = DataConfig(colour_jitter=0.0, crop=1.0, crop_short_sides=[23], crop_range=[7, 19])
+    numbers = torch.arange(23 * 31).view(1, 23, 31)
+    images = torch.stack([numbers % 256, numbers // 256, numbers * 0], 1).to(torch.uint8)
+    windows = set()
+    for key in range(20):
+        drawn = ClipTransform.draw(Stream("crop", key), config, 23, 31)
+        top, left, height, width = drawn.window
+        assert 7 <= height <= 19
+        assert 7 <= width <= 19
+        assert 0 <= top <= 23 - height
+        assert 0 <= left <= 31 - width
+        windows.add(drawn.window)
+        transform = ClipTransform(drawn.window, (height, width), drawn.flip)
+        out = transform.images(images).long()
+        found = out[:, 0] + 256 * out[:, 1]
+        for mark in (0, 7 * 31 + 11, 12 * 31 + 20):
+            assert torch.equal(transform.masks(numbers == mark), found == mark)
+    assert len(windows) > 10
+
+
+def test_a_flip_is_exact():
+    transform = ClipTransform((0, 0, 7, 23), (7, 23), True)
+    images = torch.randint(0, 256, (2, 3, 7, 23), dtype=torch.uint8)
+    mask = images[:, 0] > 99
+    assert torch.equal(transform.images(images), images.flip(-1))
+    assert torch.equal(transform.masks(mask), mask.flip(-1))
+
+
+def test_colour_by_hand():
+    images = torch.tensor([[100, 50, 0], [200, 100, 250]], dtype=torch.uint8).view(2, 3, 1, 1)
+    keep = ((0, 0, 1, 1), (1, 1), False)
+    assert ClipTransform(*keep, brightness=1.2).images(images).flatten().tolist() == [
+        120,
+        60,
+        0,
+        240,
+        120,
+        255,
+    ]
+    # luma: .299*100 + .587*50 = 59.25; .299*200 + .587*100 + .114*250 = 147; mean of the clip 103.125
+    by_contrast = ClipTransform(*keep, contrast=0.5).images(images).flatten().tolist()
+    assert by_contrast == [102, 77, 52, 152, 102, 177]
+    by_saturation = ClipTransform(*keep, saturation=0.0).images(images).flatten().tolist()
+    assert by_saturation == [59, 59, 59, 147, 147, 147]
+
+
+def test_jitter_stays_within_its_strength():
+    for key in range(20):
+        transform = ClipTransform.draw(Stream(key), DataConfig(colour_jitter=0.1), 64, 96)
+        assert all(0.9 <= f <= 1.1 for f in (transform.brightness, transform.contrast, transform.saturation))
+        plain = ClipTransform.draw(Stream(key), DataConfig(colour_jitter=0.0), 64, 96)
+        assert (plain.brightness, plain.contrast, plain.saturation) == (1, 1, 1)

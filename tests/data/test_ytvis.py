@@ -1,0 +1,318 @@
+"""The reader: encodings against masks made by hand, and one clear sentence for every broken file."""
+
+import json
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from vistk.data.ytvis import YTVIS, DataError, find_split
+
+HEIGHT, WIDTH = 7, 23
+BOX = np.zeros((HEIGHT, WIDTH), bool)
+BOX[2:5, 3:9] = True  # 18 pixels
+
+
+def compressed(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def uncompressed(mask):
+    column_major = mask.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(column_major.astype(int))) + 1
+    runs = np.diff([0, *edges, column_major.size]).tolist()
+    return {"size": list(mask.shape), "counts": ([0] if column_major[0] else []) + runs}
+
+
+POLYGON = [[3, 2, 9, 2, 9, 5, 3, 5]]
+
+
+@pytest.fixture
+def content():
+    """Two categories out of order, a video with three frames and two objects, and one without annotations."""
+    return {
+        "categories": [{"id": 7, "name": "cat"}, {"id": 2, "name": "bird"}],
+        "videos": [
+            {
+                "id": 11,
+                "file_names": ["a/0.png", "a/1.png", "a/2.png"],
+                "height": HEIGHT,
+                "width": WIDTH,
+                "length": 3,
+            },
+            {"id": 4, "file_names": ["b/0.png"], "height": HEIGHT, "width": WIDTH},
+        ],
+        "annotations": [
+            {
+                "id": 0,
+                "video_id": 11,
+                "category_id": 7,
+                "segmentations": [compressed(BOX), None, uncompressed(BOX)],
+                "areas": [18, None, 18],
+                "bboxes": [[3, 2, 6, 3], None, [3, 2, 6, 3]],
+                "occlusion": ["no_occlusion", None, "severe_occlusion"],
+            },
+            {"id": 1, "video_id": 11, "category_id": 2, "iscrowd": 1, "segmentations": [None, POLYGON, None]},
+        ],
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "train.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        (tmp_path / "JPEGImages" / "a").mkdir(parents=True, exist_ok=True)
+        return path, tmp_path / "JPEGImages"
+
+    return write
+
+
+def test_reads_what_the_file_says(content, write):
+    data = YTVIS.load(*write(content))
+    assert [v.video_id for v in data.videos] == [11, 4]
+    assert list(data.categories.items()) == [(2, "bird"), (7, "cat")]
+    assert data.category_ids == [2, 7]
+    assert data.num_classes == 2
+    assert data.has_annotations
+    cat, bird = data.videos[0].annotations
+    assert (cat.id, cat.category_id, cat.iscrowd) == (0, 7, False)
+    assert cat.occlusion == ("no_occlusion", None, "severe_occlusion")
+    assert cat.areas == (18, None, 18)
+    assert (bird.id, bird.iscrowd, bird.occlusion) == (1, True, None)
+    assert data.videos[1].annotations == ()
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        compressed(BOX),
+        compressed(BOX) | {"counts": compressed(BOX)["counts"]},
+        uncompressed(BOX),
+        POLYGON,
+        # the same box in two parts that share an edge
+        [[3, 2, 6, 2, 6, 5, 3, 5], [6, 2, 9, 2, 9, 5, 6, 5]],
+    ],
+    ids=["compressed", "text", "uncompressed", "polygon", "two-polygons"],
+)
+def test_every_encoding_gives_the_mask(content, write, encoding):
+    content["annotations"][0]["segmentations"] = [None, None, encoding]
+    data = YTVIS.load(*write(content))
+    video = data.videos[0]
+    masks = data.frame_masks(video, 2)
+    assert masks.dtype == torch.bool
+    assert torch.equal(masks, torch.from_numpy(np.stack([BOX, np.zeros_like(BOX)])))
+    assert not data.frame_masks(video, 0).any()
+    assert data.frame_rles(video, 2)[0]["counts"] == compressed(BOX)["counts"]
+
+
+def test_an_rle_that_starts_with_a_one(content, write):
+    corner = np.zeros((HEIGHT, WIDTH), bool)
+    corner[:3, 0] = True
+    content["annotations"][0]["segmentations"][0] = uncompressed(corner)
+    data = YTVIS.load(*write(content))
+    assert uncompressed(corner)["counts"][0] == 0
+    assert torch.equal(data.frame_masks(data.videos[0], 0)[0], torch.from_numpy(corner))
+
+
+def test_missing_areas_are_counted(content, write):
+    content["annotations"][0]["areas"] = None
+    data = YTVIS.load(*write(content))
+    assert data.videos[0].annotations[0].areas == (18.0, None, 18.0)
+    assert data.videos[0].annotations[1].areas == (None, 18.0, None)
+
+
+def test_a_split_without_annotations(content, write):
+    del content["annotations"]
+    data = YTVIS.load(*write(content))
+    assert not data.has_annotations
+    assert data.frame_masks(data.videos[0], 0).shape == (0, HEIGHT, WIDTH)
+
+
+def test_a_video_without_frames(content, write):
+    content["videos"][1]["file_names"] = []
+    assert len(YTVIS.load(*write(content)).videos[1]) == 0
+
+
+def test_reads_a_frame(content, write):
+    path, images = write(content)
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(pixels).save(images / "a" / "1.png")
+    data = YTVIS.load(path, images)
+    frame = data.read_frame(data.videos[0], 1)
+    assert frame.dtype == torch.uint8
+    assert torch.equal(frame, torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_a_grey_frame_has_three_channels(content, write):
+    path, images = write(content)
+    Image.new("L", (WIDTH, HEIGHT), 83).save(images / "a" / "0.png")
+    data = YTVIS.load(path, images)
+    assert torch.equal(
+        data.read_frame(data.videos[0], 0), torch.full((3, HEIGHT, WIDTH), 83, dtype=torch.uint8)
+    )
+
+
+def at(content, keys, value):
+    """A copy with one value replaced, or deleted where ``value`` is ``KeyError``."""
+    content = deepcopy(content)
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is KeyError:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    return content
+
+
+ANNOTATION = r"annotations\[0\] \(id 0\) of video 11: "
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["videos"], KeyError, r"train.json: field 'videos' is missing, expected a list"),
+        (["videos"], {}, r"train.json: field 'videos' is \{\}, expected a list"),
+        (["videos", 1], 5, r"videos\[1\]: found a int, expected an object"),
+        (["videos", 0, "id"], "11", r"videos\[0\]: field 'id' is '11', expected an integer"),
+        (["videos", 1, "id"], 11, r"videos\[1\] \(id 11\): field 'id' is given a second time"),
+        (
+            ["videos", 0, "file_names"],
+            KeyError,
+            r"videos\[0\] \(id 11\): field 'file_names' is missing, expected",
+        ),
+        (["videos", 0, "file_names", 1], 3, r"field 'file_names' holds 3, expected strings"),
+        (["videos", 0, "length"], 4, r"videos\[0\] \(id 11\): field 'length' is 4, expected 3"),
+        (["videos", 0, "height"], KeyError, r"field 'height' is missing, expected a positive integer"),
+        (["videos", 0, "width"], 0, r"height and width are 7 and 0, expected positive"),
+        (["categories"], [], r"field 'categories' is empty"),
+        (["categories", 1, "id"], 7, r"categories\[1\]: field 'id' is 7 a second time"),
+        (["categories", 0, "name"], None, r"categories\[0\]: field 'name' is None, expected a string"),
+        (["annotations", 1, "id"], 0, r"annotations\[1\] \(id 0\): field 'id' is given a second time"),
+        (["annotations", 0, "id"], True, r"annotations\[0\]: field 'id' is True, expected an integer"),
+        (["annotations", 0, "video_id"], 5, r"\(id 0\): field 'video_id' is 5, expected the id of one"),
+        (
+            ["annotations", 0, "category_id"],
+            1,
+            ANNOTATION + "field 'category_id' is 1, expected the id of one of",
+        ),
+        (["annotations", 0, "iscrowd"], 2, ANNOTATION + "field 'iscrowd' is 2, expected 0 or 1"),
+        (
+            ["annotations", 0, "segmentations"],
+            [None],
+            ANNOTATION + "field 'segmentations' has 1 entries, expected 3",
+        ),
+        (["annotations", 0, "segmentations"], KeyError, ANNOTATION + "field 'segmentations' is missing"),
+        (["annotations", 0, "areas"], [18], ANNOTATION + "field 'areas' has 1 entries, expected 3"),
+        (
+            ["annotations", 0, "areas", 2],
+            "18",
+            ANNOTATION + "field 'areas', frame 2 is '18', expected numbers",
+        ),
+        (
+            ["annotations", 0, "occlusion", 2],
+            1,
+            ANNOTATION + "field 'occlusion', frame 2 is 1, expected strings",
+        ),
+        (
+            ["annotations", 0, "segmentations", 2, "size"],
+            [WIDTH, HEIGHT],
+            ANNOTATION + r"field 'segmentations', frame 2: RLE size is \[23, 7\], the video is \[7, 23\]",
+        ),
+        (["annotations", 0, "segmentations", 2, "size"], 7, ANNOTATION + "field 'segmentations', frame 2: "),
+        (
+            ["annotations", 0, "segmentations", 2, "counts"],
+            [5, 5],
+            ANNOTATION
+            + "field 'segmentations', frame 2: uncompressed RLE covers 10 pixels, the frame has 161",
+        ),
+        (
+            ["annotations", 0, "segmentations", 1],
+            [[1, 2, 3]],
+            ANNOTATION + "field 'segmentations', frame 1: a polygon needs at least three points",
+        ),
+        (
+            ["annotations", 0, "segmentations", 1],
+            1.5,
+            ANNOTATION + "field 'segmentations', frame 1: a segmentation is",
+        ),
+    ],
+)
+def test_a_broken_entry_is_named(content, write, keys, value, message):
+    with pytest.raises(DataError, match=message) as error:
+        YTVIS.load(*write(at(content, keys, value)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not json"), ("[]", "found a list, expected an object")]
+)
+def test_a_file_that_is_no_data_set(write, text, message):
+    with pytest.raises(DataError, match=message):
+        YTVIS.load(*write(text))
+
+
+def test_missing_file_and_folder(content, write, tmp_path):
+    path, _ = write(content)
+    with pytest.raises(FileNotFoundError, match=r"annotation file .*nowhere.json does not exist"):
+        YTVIS.load(tmp_path / "nowhere.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"image folder .*nowhere does not exist"):
+        YTVIS.load(path, tmp_path / "nowhere")
+
+
+def test_bad_images(content, write):
+    path, images = write(content)
+    data = YTVIS.load(path, images)
+    video = data.videos[0]
+    with pytest.raises(FileNotFoundError, match=r"0.png \(video 11, frame 0\) does not exist"):
+        data.read_frame(video, 0)
+    Image.new("RGB", (HEIGHT, WIDTH)).save(images / "a" / "0.png")
+    with pytest.raises(DataError, match=r"\(video 11, frame 0\) is 7x23 pixels, train.json says 23x7"):
+        data.read_frame(video, 0)
+    (images / "a" / "1.png").write_text("not an image")
+    with pytest.raises(DataError, match=r"1.png \(video 11, frame 1\) is not an image"):
+        data.read_frame(video, 1)
+    whole = images / "a" / "2.png"
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    for suffix in ("png", "jpeg"):
+        Image.fromarray(noise).save(whole, format=suffix)
+        whole.write_bytes(whole.read_bytes()[:-80])
+        with pytest.raises(DataError, match=r"2.png \(video 11, frame 2\) cannot be decoded"):
+            data.read_frame(video, 2)
+
+
+def test_a_damaged_encoding_is_named_when_it_is_read(content, write):
+    content["annotations"][0]["segmentations"][0]["counts"] = "PPPPPPPP"
+    data = YTVIS.load(*write(content))
+    with pytest.raises(DataError, match="annotation 0 of video 11: field 'segmentations', frame 0 cannot be"):
+        data.frame_masks(data.videos[0], 0)
+
+
+@pytest.mark.parametrize(
+    "json_name", ["val.json", "val/instances.json", "annotations/val.json", "annotations_val.json"]
+)
+@pytest.mark.parametrize("folder", ["val/JPEGImages", "val", "JPEGImages"])
+def test_find_split_knows_the_layouts(tmp_path, json_name, folder):
+    (tmp_path / json_name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / json_name).write_text("{}")
+    (tmp_path / folder / "video").mkdir(parents=True)
+    assert find_split(tmp_path, "val") == (tmp_path / json_name, tmp_path / folder)
+
+
+def test_find_split_lists_where_it_looked(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data folder .*nowhere does not exist"):
+        find_split(tmp_path / "nowhere", "val")
+    with pytest.raises(
+        FileNotFoundError, match=r"no annotations of split 'val': looked for .*val.json, .*annotations_val"
+    ):
+        find_split(tmp_path, "val")
+    (tmp_path / "val.json").write_text("{}")
+    with pytest.raises(
+        FileNotFoundError, match=r"no images of split 'val': looked for .*val/JPEGImages, .*val, "
+    ):
+        find_split(tmp_path, "val")

@@ -1,0 +1,91 @@
+"""Resampling by counts equals evaluating files in which the drawn videos are repeated."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from vistk.evaluation.bootstrap import bootstrap, paired_bootstrap, resampled_metrics, video_draws
+from vistk.evaluation.report import evaluate
+
+
+@pytest.fixture(scope="module")
+def pair(make_random_scene):
+    scene = make_random_scene(7, videos=6)
+    better = [r for r in scene.results if r["score"] > 0.2]
+    return scene, evaluate(scene.ground_truth, scene.results), evaluate(scene.ground_truth, better)
+
+
+def repeat_videos(scene, draws):
+    """Files that hold video v draws[v] times; repeated predictions stay next to each other."""
+    ground_truth, results = copy.deepcopy(scene.ground_truth), []
+    ground_truth["videos"], ground_truth["annotations"] = [], []
+    for video in scene.ground_truth["videos"]:
+        for n in range(int(draws[video["id"]])):
+            new_id = 100 * video["id"] + n
+            ground_truth["videos"].append(video | {"id": new_id})
+            for kind, entries in (("annotations", scene.ground_truth["annotations"]), (None, scene.results)):
+                copies = [e | {"video_id": new_id} for e in entries if e["video_id"] == video["id"]]
+                if kind:
+                    for entry in copies:
+                        entry["id"] = len(ground_truth[kind])
+                        ground_truth[kind].append(entry)
+                else:
+                    results += copies
+    return ground_truth, results
+
+
+def test_equals_evaluating_repeated_videos(pair):
+    scene, report, _ = pair
+    draws = video_draws(6, 8, seed=3)
+    found = resampled_metrics(report, draws)
+    for b, row in enumerate(draws):
+        expected = evaluate(*repeat_videos(scene, row)).metrics
+        for name, values in found.items():
+            assert values[b] == pytest.approx(expected[name], abs=1e-12), (name, b)
+
+
+def test_interval_holds_the_value_and_is_seeded(pair):
+    _, report, _ = pair
+    intervals = bootstrap(report, resamples=200, seed=1)
+    assert list(intervals) == ["AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "DetA", "AssA", "IDF1"]
+    for name, interval in intervals.items():
+        assert interval.value == pytest.approx(report.metrics[name], abs=1e-12)
+        assert interval.low < interval.high
+    assert bootstrap(report, resamples=200, seed=1) == intervals
+    assert bootstrap(report, resamples=200, seed=2) != intervals
+    narrow = bootstrap(report, resamples=200, seed=1, confidence=0.5)["AP"]
+    assert intervals["AP"].low < narrow.low < narrow.high < intervals["AP"].high
+
+
+def test_paired_difference(pair):
+    _, a, b = pair
+    difference = paired_bootstrap(a, b, resamples=100)
+    for name, interval in difference.items():
+        assert interval.value == pytest.approx(b.metrics[name] - a.metrics[name], abs=1e-12)
+    same = paired_bootstrap(a, a, resamples=100)["AP"]
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    # Both are measured on the same draws, so the difference varies less than either.
+    spread = bootstrap(a, resamples=100)["AP"]
+    assert difference["AP"].high - difference["AP"].low < spread.high - spread.low
+
+
+def test_undefined_resamples_are_left_out(scene):
+    """Category "dog" only in video 0: resamples without it are means over "cat" alone."""
+    scene.ground_truth["annotations"] = scene.ground_truth["annotations"][:3]
+    report = evaluate(scene.ground_truth, scene.results[:4])
+    draws = np.array([[1.0, 1.0], [0.0, 2.0], [2.0, 0.0]])
+    found = resampled_metrics(report, draws)
+    assert found["AP"] == pytest.approx([1.0, 1.0, 1.0])
+    nothing = resampled_metrics(report, np.zeros((1, 2)))
+    assert all(np.isnan(value[0]) for value in nothing.values())
+
+
+def test_errors(pair, scene):
+    _, report, _ = pair
+    with pytest.raises(ValueError, match="a paired comparison needs one ground truth"):
+        paired_bootstrap(report, evaluate(scene.ground_truth, scene.results))
+    with pytest.raises(ValueError, match="0 resamples of 6 videos, expected at least one"):
+        bootstrap(report, resamples=0)
+    with pytest.raises(ValueError, match="confidence is 95, expected a number between 0 and 1"):
+        bootstrap(report, resamples=2, confidence=95)

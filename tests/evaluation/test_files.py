@@ -1,0 +1,162 @@
+"""Every fault of a file is one sentence that names file, entry, field, what was found and expected."""
+
+import copy
+import json
+import math
+import re
+
+import pytest
+
+from vistk.evaluation.files import EvaluationFileError, load_ground_truth, load_results
+
+OTHER_SIZE = {"size": [5, 7], "counts": "Q1"}
+
+
+def message(call):
+    with pytest.raises(EvaluationFileError) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def put(content, path, value):
+    """A deep copy with the value at a path of keys replaced, or removed where the value is ``...``."""
+    content = copy.deepcopy(content)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return content
+
+
+GROUND_TRUTH_FAULTS = {
+    "no annotations": (("annotations",), ..., r"'annotations' is missing.*published validation"),
+    "empty annotations": (("annotations",), [], r"'annotations' is empty for 2 videos"),
+    "no videos": (("videos",), ..., r"'videos' is missing, expected a list.*'annotations', 'categories'"),
+    "video is a number": (("videos", 1), 7, r"videos\[1\]: found a int, expected a dict"),
+    "no video id": (("videos", 1, "id"), ..., r"videos\[1\]: 'id' is missing, found the keys"),
+    "text as video id": (("videos", 1, "id"), "1", r"videos\[1\]: 'id' is '1', expected an integer"),
+    "bool as video id": (("videos", 1, "id"), True, r"videos\[1\]: 'id' is True, expected an integer"),
+    "same video id": (("videos", 1, "id"), 0, r"videos\[1\]: 'id' 0 occurs twice"),
+    "no length": (("videos", 0, "length"), ..., r"videos\[0\]: neither 'length' nor 'file_names'"),
+    "file names": (("videos", 0, "file_names"), ["a.jpg"], r"'file_names' has 1 entries, .*'length' 3"),
+    "zero height": (("videos", 0, "height"), 0, r"videos\[0\]: height 0.*expected a positive size"),
+    "same category id": (("categories", 1, "id"), 0, r"categories\[1\]: 'id' 0 occurs twice"),
+    "no category name": (("categories", 1, "name"), ..., r"categories\[1\]: 'name' is missing"),
+    "unknown video": (("annotations", 2, "video_id"), 9, r"annotations\[2\]: 'video_id' 9 .* the 2 videos"),
+    "unknown category": (("annotations", 2, "category_id"), 9, r"'category_id' 9 .* the 2 categories"),
+    "same annotation id": (("annotations", 2, "id"), 0, r"annotations\[2\]: 'id' 0 occurs twice"),
+    "frames": (("annotations", 2, "segmentations"), [None], r"'segmentations' has 1 entries, expected 3"),
+    "no list": (("annotations", 2, "segmentations"), 3, r"'segmentations' is int, expected a list"),
+    "areas": (("annotations", 2, "areas"), [1], r"'areas' has 1 entries, expected 3"),
+    "NaN area": (("annotations", 2, "areas", 1), math.nan, r"'areas' of frame 1 is nan, expected a number"),
+    "crowd": (("annotations", 2, "iscrowd"), 2, r"'iscrowd' is 2, expected 0 or 1"),
+    "size": (("annotations", 2, "segmentations", 1), OTHER_SIZE, r"frame 1: RLE size is \[5, 7\].*\[7, 5\]"),
+    "encoding": (("annotations", 2, "segmentations", 1), "abc", r"frame 1: a segmentation is str"),
+    "occlusion": (
+        ("annotations", 2, "occlusion"),
+        ["no_occlusion", "some", None],
+        r"'occlusion' of frame 1 is 'some', expected null or one of \['no_occlusion'",
+    ),
+}
+
+RESULTS_FAULTS = {
+    "entry": ((1,), [], r"entry 1: found a list, expected a dict"),
+    "no score": ((1, "score"), ..., r"entry 1: 'score' is missing, found the keys \['category_id'"),
+    "NaN score": ((1, "score"), math.nan, r"entry 1: 'score' is nan, expected a finite number"),
+    "infinite score": ((1, "score"), math.inf, r"entry 1: 'score' is inf, expected a finite number"),
+    "text as score": ((1, "score"), "0.5", r"entry 1: 'score' is '0.5', expected a finite number"),
+    "video": (
+        (4, "video_id"),
+        9,
+        r"1 of 3 video ids are unknown \(first in entry 4, 'video_id' 9; ground truth has 2\)",
+    ),
+    "float id": ((4, "video_id"), 1.0, r"entry 4: 'video_id' is 1.0, expected an integer"),
+    "category": ((4, "category_id"), 9, r"1 of 3 category ids are unknown \(first in entry 4"),
+    "frames": ((4, "segmentations"), [None] * 4, r"entry 4: 'segmentations' has 4 entries, expected 3"),
+    "size": (
+        (4, "segmentations", 2),
+        OTHER_SIZE,
+        r"entry 4: 'segmentations' of frame 2: RLE size is \[5, 7\]",
+    ),
+    "keys": ((4, "segmentations", 2), {"counts": "Q1"}, r"frame 2: an RLE needs 'counts' and 'size'"),
+}
+
+
+@pytest.mark.parametrize("fault", GROUND_TRUTH_FAULTS)
+def test_ground_truth_faults(scene, fault):
+    path, value, expected = GROUND_TRUTH_FAULTS[fault]
+    text = message(lambda: load_ground_truth(put(scene.ground_truth, path, value)))
+    assert re.search(expected, text), text
+    assert text.startswith("ground truth: ")
+
+
+@pytest.mark.parametrize("fault", RESULTS_FAULTS)
+def test_results_faults(scene, fault):
+    path, value, expected = RESULTS_FAULTS[fault]
+    ground_truth = load_ground_truth(scene.ground_truth)
+    text = message(lambda: load_results(put(scene.results, path, value), ground_truth))
+    assert re.search(expected, text), text
+    assert text.startswith("results: ")
+
+
+def test_swapped_files_are_recognised(scene):
+    assert "is this the results file?" in message(lambda: load_ground_truth(scene.results))
+    ground_truth = load_ground_truth(scene.ground_truth)
+    assert "is this the ground truth?" in message(lambda: load_results(scene.ground_truth, ground_truth))
+    assert "found a dict, expected a list" in message(lambda: load_results({}, ground_truth))
+
+
+def test_results_of_another_data_set(new_scene):
+    scene = new_scene()
+    scene.category(1, "cat")
+    for video_id in range(3):
+        scene.video(video_id)
+    scene.annotate(1, 0, 1, scene.box(0, 0, 2, 2))
+    for video_id in range(20):
+        scene.predict(video_id, 1, 0.5, scene.box(0, 0, 2, 2))
+    text = message(lambda: load_results(scene.results, load_ground_truth(scene.ground_truth)))
+    assert "17 of 20 video ids are unknown" in text
+    assert text.endswith("is this another data set or split?")
+
+
+def test_files_are_named(scene, tmp_path):
+    path = tmp_path / "gt.json"
+    with pytest.raises(FileNotFoundError, match=r"gt\.json: no such ground truth file"):
+        load_ground_truth(path)
+    path.write_text("{'videos':")
+    assert message(lambda: load_ground_truth(path)).startswith(f"{path}: the ground truth file is not json")
+    path.write_text(json.dumps(scene.ground_truth))
+    ground_truth = load_ground_truth(str(path))
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(scene.results).replace("0.9", "NaN", 1))
+    assert message(lambda: load_results(results, ground_truth)).startswith(
+        f"{results}: entry 0: 'score' is nan"
+    )
+
+
+def test_content_is_not_changed(scene):
+    before = copy.deepcopy((scene.ground_truth, scene.results))
+    load_results(scene.results, load_ground_truth(scene.ground_truth))
+    assert (scene.ground_truth, scene.results) == before
+
+
+def test_areas_and_occlusion(new_scene):
+    scene = new_scene()
+    scene.video(4)
+    scene.category(0, "cat")
+    scene.category(1, "cat")
+    levels = ["slight_occlusion", "severe_occlusion", "no_occlusion"]
+    scene.annotate(0, 4, 0, scene.box(0, 0, 2, 3, slice(0, 2)), areas=[100, None, 0], occlusion=levels)
+    scene.annotate(1, 4, 1, scene.box(0, 0, 2, 3, slice(0, 2)), areas=None, occlusion=[None] * 3)
+    ground_truth = load_ground_truth(scene.ground_truth)
+    stored, counted = ground_truth.videos[0].instances
+    assert stored.area == 100  # of the file, over non-empty frames
+    assert counted.area == 6  # from the masks where the file has none
+    assert stored.occlusion == 0.5  # two of three frames are the occluded half: (0.75 + 0.25) / 2
+    assert counted.occlusion is None
+    assert list(ground_truth.categories.values()) == ["cat (0)", "cat (1)"]

@@ -1,0 +1,225 @@
+"""Matching and the set criterion: published numbers, hand-made cases, absences, several processes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from vistk.losses.matching import FrameLabels
+from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
+from vistk.ops.points import ClipPointSampler, PointSampler
+from vistk.structures import ClipTargets, FrameOutput, LayerOutput
+
+
+def frame_output(logits, mask_logits, aux=(), dense=None):
+    """A FrameOutput with what the losses read."""
+    nothing = torch.empty(0)
+    return FrameOutput(logits, mask_logits, nothing, nothing, {}, aux, dense)
+
+
+class Recorded(PointSampler):
+    """Replays the draws of the published implementation.
+
+    It drew, decoder output after decoder output, a matching set for each of F frames, then candidates
+    and uniform points for the mask loss; we match all layers first.
+    """
+
+    def __init__(self, z, layers, frames):
+        draws, offset = [], 0
+        for shape in z["draw_shapes"]:
+            size = int(np.prod(shape))
+            draws.append(torch.from_numpy(z["draws_flat"][offset : offset + size].reshape(shape)))
+            offset += size
+        each = frames + 2
+        matching = [torch.cat(draws[i * each : i * each + frames]) for i in range(layers)]
+        losses = [draw for i in range(layers) for draw in draws[i * each + frames : (i + 1) * each]]
+        self.queue = matching + losses
+
+    def draw(self, rows, num_points, device):
+        points = self.queue.pop(0)
+        assert points.shape == (sum(rows), num_points, 2)
+        return points
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    z = np.load(golden / "losses" / "d_criterion.npz")
+    targets = []
+    for clip in range(2):
+        shape = z[f"gt_masks_shape_{clip}"]
+        bits = np.unpackbits(z[f"gt_masks_{clip}"])[: int(np.prod(shape))]
+        targets.append(
+            ClipTargets(
+                torch.from_numpy(z[f"gt_labels_{clip}"]),
+                torch.from_numpy(z[f"gt_ids_{clip}"] >= 0),
+                torch.from_numpy(bits.reshape(shape).astype(bool)),
+            )
+        )
+    return z, targets
+
+
+def test_equals_the_published_criterion(recorded):
+    z, targets = recorded
+    logits = [torch.from_numpy(z[f"pred_logits_{i}"].astype("f4")).requires_grad_() for i in range(3)]
+    masks = [torch.from_numpy(z[f"pred_masks_{i}"].astype("f4")).requires_grad_() for i in range(3)]
+    layers = [LayerOutput(a, b.transpose(1, 2)) for a, b in zip(logits, masks, strict=True)]
+    config = SegmentationLossConfig(num_points=int(z["num_points"]), absent_labels="released")
+    criterion = SegmentationLoss(config, int(z["num_classes"]))
+    out = frame_output(layers[0].logits, layers[0].mask_logits, tuple(layers[1:]))
+    losses, matches = criterion(out, targets, Recorded(z, layers=3, frames=8))
+
+    names = {"class": "ce", "mask": "mask", "dice": "dice"}
+    for ours, theirs in names.items():
+        for suffix in ("", "_0", "_1"):
+            expected = z[f"raw_loss_{theirs}{suffix}"] * z[f"weight_loss_{theirs}{suffix}"]
+            assert losses[ours + suffix].item() == pytest.approx(expected, rel=1e-6)
+
+    for frame, query, instance in z["indices"][z["indices"][:, 0] == 0][:, 1:]:
+        clip, t = divmod(int(frame), 4)
+        assert matches.query_index[clip][instance, t] == query
+
+    torch.stack(list(losses.values())).sum().backward()
+    for i in range(3):
+        np.testing.assert_allclose(logits[i].grad, z[f"grad_pred_logits_{i}"], rtol=1e-5, atol=1e-8)
+        assert masks[i].grad.double().norm().item() == pytest.approx(
+            z[f"grad_pred_masks_{i}_norm"].item(), rel=1e-6
+        )
+        np.testing.assert_allclose(
+            masks[i].grad.flatten()[::11], z[f"grad_pred_masks_{i}_s11"], rtol=1e-4, atol=1e-8
+        )
+
+
+class PixelCentres(PointSampler):
+    """Points on pixel centres of a 16x16 map, where a bilinear sample is the pixel itself."""
+
+    def draw(self, rows, num_points, device):
+        return (torch.randint(0, 16, (sum(rows), num_points, 2)) + 0.5) / 16
+
+
+def two_squares(frames=2, size=16):
+    """Two instances of classes 0 and 1; the second is absent from the last frame."""
+    masks = torch.zeros(2, frames, size, size, dtype=torch.bool)
+    masks[0, :, :8, :8] = True
+    masks[1, :-1, 8:, 8:] = True
+    return ClipTargets(torch.tensor([0, 1]), masks.flatten(2).any(-1), masks)
+
+
+def perfect(targets, queries=(3, 1), num_queries=5, num_classes=2, confidence=20.0):
+    """Predictions that put instance i on query ``queries[i]`` wherever it is visible."""
+    n, frames = targets.visible.shape
+    logits = torch.zeros(1, frames, num_queries, num_classes + 1)
+    logits[..., -1] = confidence
+    masks = torch.full((1, frames, num_queries, *targets.masks.shape[-2:]), -confidence)
+    for i in range(n):
+        for t in range(frames):
+            if targets.visible[i, t]:
+                logits[0, t, queries[i]] = torch.eye(num_classes + 1)[targets.labels[i]] * confidence
+                masks[0, t, queries[i]] = torch.where(targets.masks[i, t], confidence, -confidence)
+    return frame_output(logits, masks)
+
+
+def test_perfect_predictions_are_matched_and_cost_nothing():
+    targets = two_squares()
+    losses, matches = SegmentationLoss(SegmentationLossConfig(num_points=83), 2)(
+        perfect(targets), [targets], PixelCentres()
+    )
+    assert matches.query_index[0].tolist() == [[3, 3], [1, -1]]
+    assert [losses[name].item() for name in ("class", "mask", "dice")] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_class_loss_by_hand():
+    # one frame, two queries, one instance of class 0; uniform logits
+    masks = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    targets = ClipTargets(torch.tensor([0]), torch.ones(1, 1, dtype=torch.bool), masks)
+    out = frame_output(torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 16, 16))
+    losses, _ = SegmentationLoss(SegmentationLossConfig(num_points=7, no_object_weight=0.1), 2)(
+        out, [targets], PixelCentres()
+    )
+    # weights 1 and 0.1 of equal terms log 3, divided by 1.1; times the class weight 2
+    assert losses["class"].item() == pytest.approx(2 * math.log(3), rel=1e-6)
+    assert losses["mask"].item() == pytest.approx(5 * math.log(2), rel=1e-6)
+    # probability 1/2, target 1 at 7 points: 1 - (2 * 3.5 + 1) / (3.5 + 7 + 1)
+    assert losses["dice"].item() == pytest.approx(5 * (1 - 8 / 11.5), rel=1e-6)
+
+
+def test_absent_instances():
+    targets = two_squares(frames=3)
+    kept = FrameLabels.of([targets], num_classes=2, absent_labels="kept")
+    assert kept.taking_part.tolist() == [[True, True], [True, True], [True, False]]
+    assert kept.labels.tolist() == [[0, 1]] * 3
+    released = FrameLabels.of([targets], num_classes=2, absent_labels="released")
+    assert released.taking_part.all()
+    assert released.labels.tolist() == [[0, 2]] * 3  # "no object" in every frame, for one absence
+    assert targets.labels.tolist() == [0, 1]  # what came in is unchanged
+
+
+def test_clips_of_different_counts_and_a_clip_without_instances():
+    targets = two_squares()
+    nothing = ClipTargets(
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, 2, dtype=torch.bool),
+        torch.zeros(0, 2, 16, 16, dtype=torch.bool),
+    )
+    logits = torch.randn(2, 2, 5, 3, requires_grad=True)
+    masks = torch.randn(2, 2, 5, 16, 16, requires_grad=True)
+    criterion = SegmentationLoss(SegmentationLossConfig(num_points=23), 2)
+    losses, matches = criterion(frame_output(logits, masks), [targets, nothing], PointSampler())
+    assert [tuple(m.shape) for m in matches.query_index] == [(2, 2), (0, 2)]
+    sum(losses.values()).backward()
+    assert logits.grad.isfinite().all() and masks.grad[1].eq(0).all()
+    losses, _ = criterion(frame_output(logits[1:], masks[1:]), [nothing], PointSampler())
+    assert losses["mask"].item() == 0 and losses["dice"].item() == 0 and losses["class"].item() > 0
+
+
+def test_batch_of_two_matches_like_two_batches_of_one():
+    targets = [two_squares(), two_squares()]
+    logits, masks = torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 16, 16)
+    criterion = SegmentationLoss(SegmentationLossConfig(num_points=512), 2)
+
+    def matched(rows):
+        sampler = ClipPointSampler([100 + r for r in rows], torch.device("cpu"))
+        out = frame_output(logits[rows], masks[rows])
+        return [m.tolist() for m in criterion.match(out, [targets[r] for r in rows], sampler).query_index]
+
+    assert matched([0, 1]) == matched([0]) + matched([1])
+
+
+def test_one_matching_for_all_layers():
+    targets = two_squares()
+    good = perfect(targets)
+    noise = LayerOutput(torch.randn(1, 2, 5, 3), torch.randn(1, 2, 5, 16, 16))
+    out = frame_output(good.logits, good.mask_logits, (noise,))
+    shared = SegmentationLoss(SegmentationLossConfig(num_points=83, match_every_layer=False), 2)
+    losses, _ = shared(out, [targets], PointSampler())
+    # the noisy layer is asked for the queries of the good one
+    labels = torch.tensor([[2, 1, 2, 0, 2], [2, 2, 2, 0, 2]])
+    weights = torch.tensor([1.0, 1.0, 0.1])
+    expected = torch.nn.functional.cross_entropy(noise.logits[0].transpose(1, 2), labels, weights)
+    assert losses["class_0"].item() == pytest.approx(2 * expected.item(), rel=1e-5)
+
+
+def test_dense_loss_marks_the_pixels_of_visible_instances():
+    targets = two_squares()
+    dense = torch.zeros(1, 2, 3, 16, 16)
+    dense[:, :, 2] = 20.0
+    dense[0, :, :, :8, :8] = torch.tensor([20.0, 0, 0])[:, None, None]
+    dense[0, 0, :, 8:, 8:] = torch.tensor([0, 20.0, 0])[:, None, None]
+    config = SegmentationLossConfig(num_points=7, dense_weight=1.0)
+    out = frame_output(torch.randn(1, 2, 5, 3), torch.randn(1, 2, 5, 16, 16), dense=dense)
+    losses, _ = SegmentationLoss(config, 2)(out, [targets], PointSampler())
+    assert losses["dense"].item() < 1e-6
+
+
+def test_costs_that_are_not_finite_name_the_frame():
+    targets = two_squares()
+    out = perfect(targets)
+    out.logits[0, 1, 2, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="decoder layer 0, clip 0 of the batch, frame 1"):
+        SegmentationLoss(SegmentationLossConfig(num_points=7), 2)(out, [targets], PointSampler())
+
+
+def test_unknown_choice_names_the_nearest():
+    with pytest.raises(ValueError, match=r"train\.loss\.absent_labels='relesed'.*nearest: released"):
+        SegmentationLoss(SegmentationLossConfig(absent_labels="relesed"), 2)

@@ -1,0 +1,108 @@
+"""The segmenter: published numbers, shapes, independence of frames, padding, parameter names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import published_state
+from vistk.models.backbone import Backbone
+from vistk.models.checkpoints import from_detectron2_name, load_into
+from vistk.models.segmenter import Segmenter, SegmenterConfig, TinySegmenterConfig
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return Segmenter(TinySegmenterConfig(), 4).eval()
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The R50 model of VISAGE on YouTube-VIS 2019, with the recipe's weights."""
+    segmenter = Segmenter(SegmenterConfig(), 40).eval()
+    state = published_state("visage_r50_ytvis2019")
+    ours = {from_detectron2_name(k): v for k, v in state.items() if not k.startswith("appearance_decoder.")}
+    load_into(segmenter, ours, "the recipe")  # every name and shape agrees, or this raises
+    return segmenter
+
+
+@pytest.mark.parametrize("case", ["r50_ytvis19_robust", "r50_ytvis19_pad"])
+def test_equals_the_published_segmenter(published, golden, case):
+    images = torch.from_numpy(np.load(golden / case / "inputs.npz")["images"])
+    expected = np.load(golden / case / "outputs.npz")
+    with torch.inference_mode():
+        out = published(images[None])
+    np.testing.assert_allclose(out.logits, expected["pred_logits"], atol=1e-4)
+    np.testing.assert_allclose(out.embeds, expected["pred_embds"], atol=1e-4)
+    if (golden / case / "masks.npz").exists():
+        masks = np.load(golden / case / "masks.npz")["pred_masks"]
+        np.testing.assert_allclose(out.mask_logits.transpose(1, 2), masks, atol=1e-4)
+
+
+def test_shapes_and_levels(tiny):
+    out = tiny(torch.zeros(2, 3, 3, 64, 96, dtype=torch.uint8))
+    assert out.logits.shape == (2, 3, 10, 5)
+    assert out.mask_logits.shape == (2, 3, 10, 32, 48)
+    assert out.embeds.shape == (2, 3, 10, 64)
+    assert {k: tuple(v.shape[2:]) for k, v in out.features.items()} == {
+        "res2": (48, 32, 48),
+        "res3": (64, 16, 24),
+        "res4": (128, 8, 12),
+        "res5": (192, 4, 6),
+    }
+    assert out.aux == () and out.dense_logits is None
+
+
+def test_a_frame_does_not_depend_on_its_neighbours(tiny, tolerance):
+    images = torch.randint(0, 256, (1, 4, 3, 64, 96), dtype=torch.uint8)
+    with torch.inference_mode():
+        together, alone = tiny(images), tiny(images[0, 2])
+    assert alone.logits.shape == (10, 5)
+    torch.testing.assert_close(together[0, 2].mask_logits, alone.mask_logits, **tolerance[torch.float32])
+    torch.testing.assert_close(together[0, 2].logits, alone.logits, **tolerance[torch.float32])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (23, 83), (64, 97)])
+def test_any_size_is_padded(tiny, size):
+    out = tiny(torch.zeros(3, *size, dtype=torch.uint8))
+    assert out.mask_logits.shape[-2:] == tuple(-(-s // 32) * 16 for s in size)
+
+
+def test_padding_that_came_with_the_batch_is_as_padding_made_here(tiny, tolerance):
+    frame = torch.randint(0, 256, (1, 1, 3, 50, 70), dtype=torch.uint8)
+    padded = torch.nn.functional.pad(frame, (0, 26, 0, 14), value=77)
+    with torch.inference_mode():
+        ours, theirs = tiny(frame), tiny(padded, torch.tensor([[50, 70]]))
+    torch.testing.assert_close(ours.mask_logits, theirs.mask_logits, **tolerance[torch.float32])
+
+
+def test_training_mode_gives_every_layer_and_every_parameter_a_gradient():
+    segmenter = Segmenter(TinySegmenterConfig(), 4).train()
+    out = segmenter(torch.randint(0, 256, (2, 1, 3, 64, 96), dtype=torch.uint8))
+    assert len(out.aux) == 3
+    assert out.dense_logits.shape == (2, 1, 5, 32, 48)
+    total = out.dense_logits.sum() + out.logits.sum() + out.mask_logits.square().sum()
+    for layer in out.aux:
+        total = total + layer.logits.sum() + layer.mask_logits.square().sum()
+    total.backward()
+    assert [name for name, p in segmenter.named_parameters() if p.grad is None] == []
+
+
+def test_an_empty_mask_blocks_nothing(tiny):
+    decoder = tiny.transformer_decoder
+    mask_logits = torch.full((1, 2, 8, 8), -1.0)
+    mask_logits[0, 1, :4] = 1.0
+    blocked = decoder._attention_mask(mask_logits, (4, 4))
+    assert not blocked[0, 0].any()
+    assert blocked[0, 1].view(4, 4).tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
+
+
+def test_unknown_backbone_names_similar_ones():
+    with pytest.raises(ValueError, match="'resnet51' is not a timm model; similar names: .*resnet"):
+        Backbone("resnet51")
+
+
+def test_a_backbone_without_stem_pool_says_so():
+    with pytest.raises(ValueError, match="stem_pool=false needs a backbone with a max pool"):
+        Backbone("convnext_atto", stem_pool=False)

@@ -1,0 +1,81 @@
+"""The ``vistk`` command: subcommands, exit codes, messages."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vistk import cli
+from vistk.schema import ConfigError
+
+
+def failing(error: Exception) -> cli.Command:
+    def run(arguments: argparse.Namespace) -> int:
+        raise error
+
+    return cli.Command("fails", lambda parser: None, run)
+
+
+def test_help_names_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert name in text
+        assert command.help in text
+
+
+@pytest.mark.parametrize("words", [[], ["evalaute"], ["trackers", "--what"]])
+def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    assert left.value.code == 2
+    assert "usage: vistk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ConfigError("a: wrong"), FileNotFoundError("no a"), OSError("a: full")])
+def test_bad_input_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "fail", failing(error))
+    assert cli.main(["fail"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"vistk fail: {error}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("a"), RuntimeError("a")])
+def test_a_bug_keeps_its_trace(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "fail", failing(error))
+    with pytest.raises(type(error), match=str(error.args[0])):
+        cli.main(["fail"])
+
+
+def test_only_the_called_subcommand_declares_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared: list[str] = []
+
+    def declare(name: str) -> Callable[[argparse.ArgumentParser], None]:
+        return lambda parser: declared.append(name)
+
+    for name in ("one", "two"):
+        monkeypatch.setitem(cli.COMMANDS, name, cli.Command(name, declare(name), lambda arguments: 7))
+    assert cli.main(["one"]) == 7
+    assert declared == ["one"]
+
+
+def test_evaluate_of_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(tmp_path / "gt.json"), str(tmp_path / "results.json")]) == 2
+    captured = capsys.readouterr()
+    assert "gt.json" in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_trackers_lists_every_name_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trackers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"identity", "minvis", "visage", "visage-no-memory"} <= {line.split()[0] for line in lines}
+    assert all(len(line.split()) > 3 for line in lines)

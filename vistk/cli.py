@@ -1,0 +1,85 @@
+"""The ``vistk`` command.
+
+Training and sweeps are scripts in ``experiments/``, because a launcher starts them; what needs no
+launcher is a subcommand here. A subcommand imports its libraries only when it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its line in the help, how it declares its arguments, how it runs."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.evaluation import report
+
+    report.add_arguments(parser)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from vistk.evaluation import report
+
+    return report.run(arguments)
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """For subcommands that take none."""
+
+
+def _trackers(arguments: argparse.Namespace) -> int:
+    from vistk.trackers.registry import get_tracker, tracker_names
+
+    names = tracker_names()
+    width = max(map(len, names))
+    for name in names:
+        cls, config = get_tracker(name)
+        line = (cls.__doc__ or "").strip().partition("\n")[0]
+        published = vars(cls.Config())
+        changed = [f"{key}={value}" for key, value in vars(config).items() if value != published[key]]
+        print(f"{name:<{width}}  {line}{' With ' if changed else ''}{', '.join(changed)}")
+    return 0
+
+
+COMMANDS = {
+    "evaluate": Command("score results files against the annotations", _evaluate_arguments, _evaluate),
+    "trackers": Command("list the trackers that tracker=<name> takes", _no_arguments, _trackers),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; returns the exit code.
+
+    Bad input (``OSError``, or a ``ValueError`` subclass) is one sentence on stderr and exit code 2.
+    A plain ``ValueError`` was not raised for a reader, so it is a bug and keeps its trace.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="vistk", description="Video instance segmentation research.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    called = next((word for word in words if not word.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        if name == called:  # the others would only import what they need for their arguments
+            command.add_arguments(subparser)
+    arguments = parser.parse_args(words)
+    try:
+        return COMMANDS[arguments.command].run(arguments)
+    except (OSError, ValueError) as error:
+        if type(error) is ValueError:
+            raise
+        print(f"vistk {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,220 @@
+"""HOTA, IDF1 and CLEAR of tracks with classes, from mask IoU.
+
+- HOTA, DetA, AssA, LocA: Luiten et al., "HOTA: A Higher Order Metric for Evaluating Multi-Object
+  Tracking", IJCV 2021.
+- IDF1, IDP, IDR: Ristani et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera
+  Tracking", ECCV Workshops 2016.
+- MOTA, identity switches, mostly tracked and lost: Bernardin and Stiefelhagen, "Evaluating Multiple
+  Object Tracking Performance: The CLEAR MOT Metrics", 2008.
+
+A results file of video instance segmentation holds many entries of low score, all of which would count
+in full here; so the entries below a score threshold are left out, and the threshold belongs to the
+numbers. Matching is per class, as in AP; over classes the counts are pooled, which is the "detection
+averaged" combination of TrackEval. Crowd instances are instances like others, as in TrackEval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vistk.evaluation.overlaps import Cell
+
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # IoU thresholds of HOTA; it and its parts are means over them
+IOU_THRESHOLD = 0.5  # of IDF1 and CLEAR
+_EPS = np.finfo(np.float64).eps
+
+HOTA_COUNTS = ("HOTA_TP", "HOTA_FN", "HOTA_FP", "association", "localization")  # one value an alpha
+PLAIN_COUNTS = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT", "PT", "ML")
+
+Counts = dict[str, np.ndarray]
+"""Additive counts: HOTA_COUNTS of shape ``(.., 19)`` and PLAIN_COUNTS of shape ``(..)``, float64.
+
+``association`` is the sum over true positives of the association score A(c), ``localization`` that of
+their IoU; so counts of videos and classes are pooled by adding them.
+"""
+
+
+@dataclass(frozen=True)
+class TrackingCounts:
+    """The counts of a results file: ``N`` cells, each of one category in one video."""
+
+    score_threshold: float
+    num_videos: int
+    video: np.ndarray  # (N,) positions in GroundTruth.videos
+    category: np.ndarray  # (N,) positions in GroundTruth.categories
+    counts: Counts  # (N, 19) or (N,)
+
+    @classmethod
+    def stack(
+        cls, cells: Sequence[tuple[int, int, Counts]], *, score_threshold: float, num_videos: int
+    ) -> TrackingCounts:
+        """From (video, category, counts) of each cell."""
+        widths = dict.fromkeys(HOTA_COUNTS, (len(ALPHAS),)) | dict.fromkeys(PLAIN_COUNTS, ())
+        return cls(
+            score_threshold=score_threshold,
+            num_videos=num_videos,
+            video=np.array([video for video, _, _ in cells], dtype=np.int64),
+            category=np.array([category for _, category, _ in cells], dtype=np.int64),
+            counts={
+                name: np.array([counts[name] for *_, counts in cells], dtype=np.float64).reshape(-1, *shape)
+                for name, shape in widths.items()
+            },
+        )
+
+    def pooled(self, category: int | None = None) -> Counts:
+        """Counts summed over videos, and over classes unless one is given: ``(19,)`` or ``()``."""
+        keep = slice(None) if category is None else self.category == category
+        return {name: values[keep].sum(0) for name, values in self.counts.items()}
+
+    def by_video(self) -> Counts:
+        """Counts summed over classes, ``(V, 19)`` or ``(V,)``."""
+        out = {name: np.zeros((self.num_videos, *values.shape[1:])) for name, values in self.counts.items()}
+        for name, values in self.counts.items():
+            np.add.at(out[name], self.video, values)
+        return out
+
+
+def track_cell(cell: Cell, score_threshold: float) -> Counts:
+    """Counts of one class in one video; only predictions with ``score >= score_threshold`` take part."""
+    kept = cell.scores >= score_threshold
+    similarity = cell.frame_iou()[:, kept].transpose(0, 2, 1)
+    return count_sequence(similarity, cell.instance_areas > 0, cell.areas[:, kept] > 0)
+
+
+def count_sequence(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
+    """Counts of one sequence of one class.
+
+    Args:
+        similarity: ``(T, G, D)`` IoU of ``G`` instances and ``D`` tracks, 0..1.
+        instances, tracks: ``(T, G)`` and ``(T, D)`` bool, who is there in each frame.
+    """
+    instances, tracks = np.asarray(instances, dtype=bool), np.asarray(tracks, dtype=bool)
+    similarity = np.where(instances[:, :, None] & tracks[:, None, :], similarity, 0.0)
+    return {
+        **_hota_counts(similarity, instances, tracks),
+        **_identity_counts(similarity, instances, tracks),
+        **_clear_counts(similarity, instances, tracks),
+    }
+
+
+def _meetings(instances: np.ndarray, tracks: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Frame, instances and tracks in it, for the frames that have both."""
+    for t in np.flatnonzero(instances.any(1) & tracks.any(1)).tolist():
+        yield t, instances[t].nonzero()[0], tracks[t].nonzero()[0]
+
+
+def _hota_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
+    # Soft count of the frames in which a pair could match, for the alignment score A of each pair.
+    union = similarity.sum(1, keepdims=True) + similarity.sum(2, keepdims=True) - similarity
+    soft = np.divide(similarity, union, out=np.zeros_like(similarity), where=union > _EPS).sum(0)  # (G, D)
+    frames = instances.sum(0)[:, None] + tracks.sum(0)[None, :].astype(np.float64)
+    alignment = soft / np.maximum(frames - soft, _EPS)
+
+    rows, cols, values = [], [], []
+    for t, g, d in _meetings(instances, tracks):
+        block = similarity[t, g[:, None], d]
+        i, j = linear_sum_assignment(alignment[g[:, None], d] * block, maximize=True)
+        rows.append(g[i])
+        cols.append(d[j])
+        values.append(block[i, j])
+    pairs = np.concatenate(rows) * tracks.shape[1] + np.concatenate(cols) if rows else np.zeros(0, np.int64)
+    iou = np.concatenate(values) if values else np.zeros(0)
+
+    reached = iou[:, None] >= ALPHAS - _EPS  # (matches, 19)
+    true = reached.sum(0).astype(np.float64)
+    association = np.zeros(len(ALPHAS))
+    for a in range(len(ALPHAS)):
+        together = np.bincount(pairs[reached[:, a]], minlength=frames.size).reshape(frames.shape)
+        association[a] = (together * together / np.maximum(1, frames - together)).sum()
+    return {
+        "HOTA_TP": true,
+        "HOTA_FN": instances.sum() - true,
+        "HOTA_FP": tracks.sum() - true,
+        "association": association,
+        "localization": (iou[:, None] * reached).sum(0),
+    }
+
+
+def _identity_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
+    together = (similarity >= IOU_THRESHOLD).sum(0)  # (G, D) frames
+    rows, cols = linear_sum_assignment(together, maximize=True)
+    true = float(together[rows, cols].sum())
+    return {
+        "IDTP": np.array(true),
+        "IDFN": np.array(instances.sum() - true),
+        "IDFP": np.array(tracks.sum() - true),
+    }
+
+
+def _clear_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
+    num_instances = instances.shape[1]
+    last = np.full(num_instances, -1)  # the track that matched last, any number of frames ago
+    current = np.full(num_instances, -1)  # the track of the last frame in which anything could match
+    matched_frames = np.zeros(num_instances)
+    fragments = np.zeros(num_instances)
+    true = switches = 0
+    for t, g, d in _meetings(instances, tracks):
+        block = similarity[t, g[:, None], d]
+        # Going on with a track outweighs any IoU.
+        preference = np.where(block >= IOU_THRESHOLD - _EPS, 1000.0 * (d == current[g, None]) + block, 0.0)
+        i, j = linear_sum_assignment(preference, maximize=True)
+        hit = preference[i, j] > _EPS
+        matched, track = g[i[hit]], d[j[hit]]
+        switches += int(((last[matched] >= 0) & (last[matched] != track)).sum())
+        was_tracked = current >= 0
+        last[matched] = track
+        current[:] = -1
+        current[matched] = track
+        fragments += ~was_tracked & (current >= 0)
+        matched_frames[matched] += 1
+        true += len(matched)
+    present = instances.sum(0)
+    seen = present > 0
+    ratio = matched_frames[seen] / present[seen]
+    mostly_tracked, partly = (ratio > 0.8).sum(), (ratio >= 0.2).sum()
+    counts = {
+        "CLR_TP": true,
+        "CLR_FN": instances.sum() - true,
+        "CLR_FP": tracks.sum() - true,
+        "IDSW": switches,
+        "Frag": np.maximum(fragments - 1, 0).sum(),
+        "MT": mostly_tracked,
+        "PT": partly - mostly_tracked,
+        "ML": seen.sum() - partly,
+    }
+    return {name: np.array(value, dtype=np.float64) for name, value in counts.items()}
+
+
+def tracking_metrics(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """HOTA, DetA, AssA, LocA, IDF1, IDP, IDR and MOTA of pooled counts, each of the counts' shape.
+
+    Ratios of 0..1 (MOTA may be negative), NaN where nothing is there to measure: no instance (MOTA,
+    IDR), no track (IDP), neither (HOTA, DetA, AssA, IDF1), no match at any alpha (LocA). At a single
+    alpha without matches AssA is 0 and LocA 1, as in TrackEval.
+    """
+    true, missed, wrong = counts["HOTA_TP"], counts["HOTA_FN"], counts["HOTA_FP"]
+    total = true + missed + wrong
+    detection = true / np.maximum(1, total)
+    association = counts["association"] / np.maximum(1, true)
+    location = np.where(true > 0, counts["localization"] / np.maximum(1, true), 1.0)
+    anything = total[..., 0] > 0
+    id_true, id_missed, id_wrong = counts["IDTP"], counts["IDFN"], counts["IDFP"]
+    clear_instances = counts["CLR_TP"] + counts["CLR_FN"]
+    return {
+        "HOTA": np.where(anything, np.sqrt(detection * association).mean(-1), np.nan),
+        "DetA": np.where(anything, detection.mean(-1), np.nan),
+        "AssA": np.where(anything, association.mean(-1), np.nan),
+        "LocA": np.where((true > 0).any(-1), location.mean(-1), np.nan),
+        "IDF1": _ratio(id_true, id_true + 0.5 * id_wrong + 0.5 * id_missed),
+        "IDP": _ratio(id_true, id_true + id_wrong),
+        "IDR": _ratio(id_true, id_true + id_missed),
+        "MOTA": _ratio(counts["CLR_TP"] - counts["CLR_FP"] - counts["IDSW"], clear_instances),
+    }
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.where(denominator > 0, numerator / np.maximum(denominator, _EPS), np.nan)

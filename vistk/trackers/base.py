@@ -1,0 +1,110 @@
+"""What every tracker is. :func:`vistk.trackers.contract.check_tracker` tests whether a class keeps to it."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from vistk.structures import ClipTargets, FrameOutput, FrameQueries, Matches, TrackedFrame
+
+State = TypeVar("State")
+
+
+class Tracker(nn.Module, ABC, Generic[State]):
+    """Links the queries of frames over time.
+
+    :meth:`describe` is learned, needs feature maps, and is batched over frames. :meth:`step` is
+    association: sequential, light, and content with what :class:`FrameQueries` holds, so that it can run on
+    cached queries. What a tracker remembers of a video lives in the state that :meth:`start` makes,
+    never in the module: two streams cannot mix, and ``state_dict()`` holds weights only.
+
+    A subclass names its dataclass in ``Config`` and keeps this constructor, so that whoever knows a name
+    can build any tracker.
+
+    Args:
+        config: an instance of ``Config``.
+        embed_dim: width C of the segmenter's embeddings.
+        feature_channels: width of every backbone level, ``{"res2": 256, ..}``.
+        num_classes: K, without "no object".
+    """
+
+    Config: ClassVar[type]
+    """Dataclass of this tracker; every knob of its paper's tables is a field, with the published default."""
+
+    uses_targets: ClassVar[bool] = False
+    """Whether :meth:`step` reads ``FrameQueries.targets`` (ground truth)."""
+
+    query_order_matters: ClassVar[bool] = False
+    """Whether the order of a frame's queries carries meaning; true of no tracker that looks at content."""
+
+    def __init__(
+        self, config: Any, *, embed_dim: int, feature_channels: Mapping[str, int], num_classes: int
+    ) -> None:
+        super().__init__()
+        if not isinstance(config, self.Config):
+            raise TypeError(
+                f"{type(self).__name__}: config is a {type(config).__name__}, expected {self.Config.__name__}"
+            )
+        self.config = config
+        self.embed_dim = embed_dim
+        self.feature_channels = dict(feature_channels)
+        self.num_classes = num_classes
+
+    def describe(self, out: FrameOutput) -> FrameQueries:
+        """Vectors of every query, frame by frame; a frame's result does not depend on its neighbours.
+
+        Args:
+            out: leading dims ``(B, T)``, or none.
+
+        Returns:
+            Queries with the leading dims of ``out``; by default ``vectors = {"query": embeddings}``.
+        """
+        return FrameQueries(out.logits, {"query": out.embeds}, mask_logits=out.mask_logits)
+
+    def losses(
+        self, queries: FrameQueries, targets: Sequence[ClipTargets], matches: Matches
+    ) -> dict[str, Tensor]:
+        """Weighted, named scalars for training; the caller sums them.
+
+        Args:
+            queries: from :meth:`describe`, leading dims ``(B, T)``.
+            targets: B clips.
+            matches: queries of the annotated instances.
+
+        Returns:
+            Every trainable parameter must be in the graph of their sum, even where nothing is matched.
+        """
+        return {}
+
+    @abstractmethod
+    def start(self) -> State:
+        """The state before the first frame of a new video."""
+
+    @abstractmethod
+    def step(self, state: State, frame: FrameQueries) -> TrackedFrame:
+        """Link one frame (no leading dims) to the tracks; updates ``state``, never ``frame``."""
+
+    def finish(self, state: State) -> list[TrackedFrame] | None:
+        """After the last frame: ``None``, or all frames anew from a tracker that rewrites the video."""
+        return None
+
+
+def track_video(tracker: Tracker[Any], frames: Iterable[FrameQueries]) -> list[TrackedFrame]:
+    """One video from its first frame to its last."""
+    state = tracker.start()
+    tracked = [tracker.step(state, frame) for frame in frames]
+    rewritten = tracker.finish(state)
+    return tracked if rewritten is None else rewritten
+
+
+def check_choice(owner: str, name: str, value: str, choices: Collection[str]) -> None:
+    """Raise a ValueError that names the choices, and the nearest one, if ``value`` is none of them."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"{owner}: {name} is {value!r}, expected one of {', '.join(choices)}; nearest is {near!r}"
+        )

@@ -1,0 +1,273 @@
+"""Does a tracker keep the contract? For our own trackers and, just as much, for those of others.
+
+::
+
+    from vistk.trackers.contract import check_tracker
+
+    def test_my_tracker():
+        check_tracker(MyTracker)
+
+Every check is a function that takes a :class:`Subject`; :data:`CHECKS` lists them, for a test with one
+case a check. They run on the CPU, in about a second together, on made-up videos without any data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any
+
+import torch
+
+from vistk.structures import FrameQueries, TrackedFrame
+from vistk.trackers.base import Tracker
+from vistk.trackers.contract_runs import (
+    ATOL,
+    ContractError,
+    Subject,
+    copies,
+    frames_of,
+    histories,
+    losses_of,
+    require_equal,
+    require_same,
+    run,
+    track,
+    written_and_read,
+)
+from vistk.trackers.contract_videos import (
+    make_videos,
+    random_order,
+    without_instances,
+    without_matches,
+    without_objects,
+)
+
+__all__ = ["CHECKS", "ContractError", "Subject", "check_tracker"]
+
+
+def check_tracker(tracker: type[Tracker[Any]] | str, config: Any = None) -> None:
+    """Run all checks.
+
+    Args:
+        tracker: a class, a registered name, or ``module:Class``.
+        config: instance of its ``Config``; default: that of the name, or ``Config()``.
+
+    Raises:
+        ContractError: the first check that failed. Errors inside the tracker are passed on, with a note.
+    """
+    subject = Subject.of(tracker, config)
+    for check in CHECKS:
+        try:
+            check(subject)
+        except Exception as error:
+            error.add_note(f"in {check.__name__}({subject.name})")
+            raise
+
+
+def check_frames(subject: Subject) -> None:
+    """Every frame: unique track ids, each query at most once, indices and logits in shape."""
+    run(subject, subject.build(), make_videos(0))
+
+
+def check_streams_do_not_mix(subject: Subject) -> None:
+    """Two videos tracked in turns by one tracker give what each gives alone, and again when repeated."""
+    videos = make_videos(1, clips=2)
+    tracker = subject.build()
+    first, second = frames_of(tracker, videos)
+    alone = [track(subject, tracker, clip) for clip in (first, second)]
+    states = [tracker.start(), tracker.start()]
+    together: list[list[TrackedFrame]] = [[], []]
+    for pair in zip(first, second, strict=True):
+        for i, frame in enumerate(pair):
+            together[i].append(tracker.step(states[i], frame))
+    for i in (0, 1):
+        rewritten = tracker.finish(states[i])
+        together[i] = together[i] if rewritten is None else rewritten
+        require_same(subject, alone[i], together[i], "two interleaved streams mix: state is not in `state`")
+    again = track(subject, tracker, first)
+    require_same(subject, alone[0], again, "a second pass differs: start() does not begin a new video")
+
+
+def check_input_unchanged(subject: Subject) -> None:
+    """describe, losses and step write into nothing that they are given."""
+    videos = make_videos(2)
+    tracker = subject.build()
+    before = copies(videos.out)
+    queries = tracker.describe(videos.out).detach()
+    require_equal(subject, before, copies(videos.out), "describe() changed its input")
+    before = copies((queries, videos.targets, videos.matches))
+    tracker.losses(queries, videos.targets, videos.matches)
+    after = copies((queries, videos.targets, videos.matches))
+    require_equal(subject, before, after, "losses() changed its input")
+    frames = videos.with_targets(queries)[0]
+    before = copies(frames)
+    track(subject, tracker, frames)
+    require_equal(subject, before, copies(frames), "step() or finish() changed a frame it was given")
+
+
+def check_query_order(subject: Subject) -> None:
+    """The order of a frame's queries does not matter, up to the names of the tracks; or it is said to."""
+    videos = make_videos(3)
+    tracker = subject.build()
+    shuffled = videos.with_order(random_order(4, tuple(videos.objects.shape)))
+    found = [histories(run(subject, tracker, v)[0], v.objects[0]) for v in (videos, shuffled)]
+    if subject.cls.query_order_matters:
+        subject.require(
+            found[0] != found[1],
+            "query_order_matters is set, but the order of the queries made no difference",
+        )
+    else:
+        subject.require(
+            found[0] == found[1],
+            f"the order of the queries in a frame changed the tracks: {found[0]} became {found[1]}",
+        )
+
+
+def check_windows(subject: Subject) -> None:
+    """Describing a video in windows of any size gives the same tracks."""
+    videos = make_videos(5)
+    tracker = subject.build()
+    length = videos.objects.shape[1]
+    whole = run(subject, tracker, videos)[0]
+    for size in range(1, length):
+        frames: list[FrameQueries] = []
+        for start in range(0, length, size):
+            window = slice(start, start + size)
+            with torch.no_grad():
+                queries = tracker.describe(videos.out[:, window])
+            targets = (videos.frame_targets[0][window],)
+            frames += replace(videos, frame_targets=targets).with_targets(queries)[0]
+        tracked = track(subject, tracker, frames)
+        require_same(subject, whole, tracked, f"windows of {size} frames differ from one of {length}")
+
+
+def check_leading_dims(subject: Subject) -> None:
+    """describe() gives a frame the same vectors in a batch, in a clip, and alone without leading dims."""
+    videos = make_videos(6, clips=2, frames=3)
+    tracker = subject.build()
+    with torch.no_grad():
+        batch = tracker.describe(videos.out)
+        for b, t in ((0, 0), (1, 2)):
+            alone = tracker.describe(videos.out[b, t])
+            for name, vector in alone.vectors.items():
+                subject.require(
+                    vector.shape == batch.vectors[name].shape[2:]
+                    and torch.allclose(vector, batch.vectors[name][b, t], atol=ATOL),
+                    f"describe() of one frame alone gives other {name!r} vectors than in a batch",
+                )
+
+
+def check_cached_equals_live(subject: Subject) -> None:
+    """Queries that were written and read, with finished masks, give the tracks of live ones."""
+    tracker = subject.build()
+    live = frames_of(tracker, make_videos(7))[0]
+    cached = [written_and_read(frame) for frame in live]
+    require_same(
+        subject,
+        track(subject, tracker, live),
+        track(subject, tracker, cached),
+        "cached queries give other tracks than live ones",
+    )
+
+
+def check_empty_frames(subject: Subject) -> None:
+    """Frames without any object, at the start, in between, and throughout."""
+    for frames in (slice(0, 1), slice(2, 4), slice(None)):
+        run(subject, subject.build(), without_objects(make_videos(8), frames))
+
+
+def check_no_instance(subject: Subject) -> None:
+    """Clips without annotated instances: finite losses, and association as ever."""
+    videos = without_instances(make_videos(9, clips=2))
+    tracker = subject.build()
+    losses_of(subject, tracker, videos)
+    run(subject, tracker, videos)
+
+
+def check_one_frame_clip(subject: Subject) -> None:
+    """Clips of one frame: finite losses, one tracked frame."""
+    videos = make_videos(10, clips=2, frames=1)
+    tracker = subject.build()
+    losses_of(subject, tracker, videos)
+    run(subject, tracker, videos)
+
+
+def check_gradients(subject: Subject) -> None:
+    """Every trainable parameter gets a finite gradient, even when nothing is matched or annotated.
+
+    A data-parallel run waits forever for a parameter that is in the graph of one process only.
+    """
+    videos = make_videos(11, clips=2)
+    cases = {
+        "matched instances": videos,
+        "no matched instance": without_matches(videos),
+        "no instance": without_instances(videos),
+        "one frame": make_videos(12, frames=1),
+    }
+    for case, clips in cases.items():
+        tracker = subject.build().train()
+        trainable = {name: p for name, p in tracker.named_parameters() if p.requires_grad}
+        if not trainable:
+            return
+        losses = losses_of(subject, tracker, clips)
+        subject.require(bool(losses), "has trainable parameters but no losses()")
+        total = torch.stack(list(losses.values())).sum()
+        subject.require(total.requires_grad, f"with {case}, the losses are cut from the graph")
+        total.backward()
+        for name, parameter in trainable.items():
+            subject.require(parameter.grad is not None, f"with {case}, {name} gets no gradient")
+            assert parameter.grad is not None
+            subject.require(
+                bool(parameter.grad.isfinite().all()), f"with {case}, the gradient of {name} is not finite"
+            )
+
+
+def check_config_round_trip(subject: Subject) -> None:
+    """The config is a dataclass of plain values with defaults; as JSON and back it is the same."""
+    subject.require(is_dataclass(subject.cls.Config), "Config is not a dataclass")
+    subject.require(isinstance(subject.config, subject.cls.Config), "the config is not an instance of Config")
+    subject.require(is_dataclass(subject.cls.Config()), "Config() needs arguments: a field has no default")
+    try:
+        text = json.dumps(asdict(subject.config))
+    except TypeError as error:
+        raise ContractError(f"{subject.name}: a field of the config is no plain value: {error}") from error
+    again = subject.cls.Config(**json.loads(text))
+    subject.require(json.dumps(asdict(again)) == text, f"the config {text} came back as {again}")
+    tracker = replace(subject, config=again).build()
+    subject.require(json.dumps(asdict(again)) == text, "the constructor changed the config it was given")
+    run(subject, tracker, make_videos(13, frames=2))
+
+
+def check_state_dict_round_trip(subject: Subject) -> None:
+    """Weights, and nothing but weights: another tracker with the same state dict tracks the same."""
+    videos = make_videos(14)
+    tracker, other = subject.build(seed=0), subject.build(seed=1)
+    before = {key: value.clone() for key, value in tracker.state_dict().items()}
+    expected = run(subject, tracker, videos)[0]
+    after = tracker.state_dict()
+    subject.require(
+        before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before),
+        "tracking a video changed the state dict: what a tracker remembers belongs in `state`",
+    )
+    other.load_state_dict(after)
+    require_same(subject, expected, run(subject, other, videos)[0], "a tracker with the same weights differs")
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    check_frames,
+    check_streams_do_not_mix,
+    check_input_unchanged,
+    check_query_order,
+    check_windows,
+    check_leading_dims,
+    check_cached_equals_live,
+    check_empty_frames,
+    check_no_instance,
+    check_one_frame_clip,
+    check_gradients,
+    check_config_round_trip,
+    check_state_dict_round_trip,
+)
+"""All checks, in the order in which :func:`check_tracker` runs them."""

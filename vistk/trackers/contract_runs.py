@@ -1,0 +1,171 @@
+"""How :mod:`vistk.trackers.contract` builds a tracker, runs it and compares what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from vistk.ops.masks import areas, encode
+from vistk.structures import FinishedMasks, FrameQueries, TensorStruct, TrackedFrame
+from vistk.trackers.base import Tracker, track_video
+from vistk.trackers.contract_videos import CLASSES, EMBED_DIM, FEATURE_CHANNELS, ContractVideos
+from vistk.trackers.registry import get_tracker
+
+ATOL = 1e-5  # float32; the same sums in another order
+
+
+class ContractError(AssertionError):
+    """A tracker breaks the contract; the message says who, where and how."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The tracker under test."""
+
+    name: str
+    cls: type[Tracker[Any]]
+    config: Any
+
+    @classmethod
+    def of(cls, tracker: type[Tracker[Any]] | str, config: Any = None) -> Subject:
+        """A class, or a name that :func:`vistk.trackers.registry.get_tracker` knows."""
+        if isinstance(tracker, str):
+            found, defaults = get_tracker(tracker)
+            return cls(tracker, found, defaults if config is None else config)
+        return cls(tracker.__name__, tracker, tracker.Config() if config is None else config)
+
+    def build(self, seed: int = 0) -> Tracker[Any]:
+        """A tracker in evaluation mode; equal seeds give equal weights. Leaves the global generator alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tracker = self.cls(
+                self.config, embed_dim=EMBED_DIM, feature_channels=FEATURE_CHANNELS, num_classes=CLASSES
+            )
+        return tracker.eval()
+
+    def require(self, holds: bool, message: str) -> None:
+        if not holds:
+            raise ContractError(f"{self.name}: {message}")
+
+
+@torch.no_grad()
+def frames_of(tracker: Tracker[Any], videos: ContractVideos) -> list[list[FrameQueries]]:
+    return videos.with_targets(tracker.describe(videos.out))
+
+
+def run(subject: Subject, tracker: Tracker[Any], videos: ContractVideos) -> list[list[TrackedFrame]]:
+    return [track(subject, tracker, clip) for clip in frames_of(tracker, videos)]
+
+
+@torch.no_grad()
+def track(subject: Subject, tracker: Tracker[Any], frames: Sequence[FrameQueries]) -> list[TrackedFrame]:
+    """Track a video and look at every frame of the answer."""
+    tracked = track_video(tracker, frames)
+    subject.require(len(tracked) == len(frames), f"{len(frames)} frames came in, {len(tracked)} went out")
+    for t, (frame, queries) in enumerate(zip(tracked, frames, strict=True)):
+        where = f"in frame {t},"
+        ids, index = frame.track_ids, frame.query_index
+        for name, value in (("track_ids", ids), ("query_index", index)):
+            subject.require(
+                value.dtype == torch.int64 and value.ndim == 1,
+                f"{where} {name} is {value.dtype} {tuple(value.shape)}, expected int64 of shape (M,)",
+            )
+        subject.require(len(ids.unique()) == len(ids), f"{where} track ids are not unique: {ids.tolist()}")
+        used = index[index >= 0]
+        subject.require(
+            bool((index >= -1).all() and (used < queries.num_queries).all()),
+            f"{where} query_index is {index.tolist()}, expected -1 to {queries.num_queries - 1}",
+        )
+        subject.require(
+            len(used.unique()) == len(used), f"{where} a query is in two tracks: {index.tolist()}"
+        )
+        subject.require(
+            tuple(frame.logits.shape) == (len(ids), CLASSES + 1) and bool(frame.logits.isfinite().all()),
+            f"{where} logits of shape {tuple(frame.logits.shape)}, "
+            f"expected finite ones of {(len(ids), CLASSES + 1)}",
+        )
+        subject.require(
+            frame.mask_logits is not None or len(used) == len(index),
+            f"{where} a query_index is -1, expected mask_logits for the masks that were made up",
+        )
+    return tracked
+
+
+def losses_of(subject: Subject, tracker: Tracker[Any], videos: ContractVideos) -> dict[str, Tensor]:
+    losses = tracker.losses(tracker.describe(videos.out), videos.targets, videos.matches)
+    for name, loss in losses.items():
+        subject.require(
+            loss.ndim == 0 and bool(loss.isfinite()), f"loss {name!r} is {loss}, expected a finite scalar"
+        )
+    return losses
+
+
+def histories(tracked: Sequence[TrackedFrame], objects: Tensor) -> list[list[tuple[int, int]]]:
+    """The (frame, object) pairs of every track, without the tracks' names, sorted."""
+    tracks: dict[int, list[tuple[int, int]]] = {}
+    for t, frame in enumerate(tracked):
+        for track, query in zip(frame.track_ids.tolist(), frame.query_index.tolist(), strict=True):
+            if query >= 0:
+                tracks.setdefault(track, []).append((t, int(objects[t, query])))
+    return sorted(tracks.values())
+
+
+def written_and_read(frame: FrameQueries) -> FrameQueries:
+    """The frame as a cache gives it back: tensors through bytes, masks as run lengths."""
+    assert frame.mask_logits is not None
+    tensors = {"logits": frame.logits, **{f"vectors.{k}": v for k, v in frame.vectors.items()}}
+    read = safetensors.torch.load(
+        safetensors.torch.save({key: value.contiguous().clone() for key, value in tensors.items()})
+    )
+    masks = frame.mask_logits > 0
+    rles = encode(masks)
+    probability = (frame.mask_logits.double().sigmoid() * masks).sum((1, 2))
+    finished = FinishedMasks(
+        tuple(rle if area else None for rle, area in zip(rles, areas(rles), strict=True)),
+        probability,
+        masks.sum((1, 2)).double(),
+    )
+    vectors = {name: read[f"vectors.{name}"] for name in frame.vectors}
+    return replace(frame, logits=read["logits"], vectors=vectors, mask_logits=None, masks=finished)
+
+
+def copies(value: Any) -> list[Tensor]:
+    """Copies of all tensors in a nest of structures."""
+    if isinstance(value, Tensor):
+        return [value.detach().clone()]
+    if isinstance(value, TensorStruct) and is_dataclass(value):
+        return copies([getattr(value, f.name) for f in fields(value)])
+    if isinstance(value, dict):
+        return copies(list(value.values()))
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in copies(item)]
+    return []
+
+
+def require_equal(subject: Subject, before: list[Tensor], after: list[Tensor], message: str) -> None:
+    same = len(before) == len(after) and all(map(torch.equal, before, after))
+    subject.require(same, message)
+
+
+def require_same(
+    subject: Subject, expected: Sequence[TrackedFrame], found: Sequence[TrackedFrame], message: str
+) -> None:
+    """Equal ids and queries, close logits and masks."""
+    for t, (a, b) in enumerate(zip(expected, found, strict=True)):
+        subject.require(
+            torch.equal(a.track_ids, b.track_ids) and torch.equal(a.query_index, b.query_index),
+            f"{message} (frame {t}: tracks {a.track_ids.tolist()} of queries {a.query_index.tolist()}, then "
+            f"{b.track_ids.tolist()} of {b.query_index.tolist()})",
+        )
+        subject.require(
+            torch.allclose(a.logits, b.logits, atol=ATOL), f"{message} (frame {t}: other class logits)"
+        )
+        if a.mask_logits is not None and b.mask_logits is not None:
+            subject.require(
+                torch.allclose(a.mask_logits, b.mask_logits, atol=ATOL), f"{message} (frame {t}: other masks)"
+            )

@@ -1,0 +1,47 @@
+"""MinVIS (arXiv 2208.02245): tracking by bipartite matching of query embeddings.
+
+The queries of a frame take the tracks that maximise the summed cosine similarity with the queries of the
+previous frame. No threshold, no memory beyond one frame, no parameter. Averaging of class logits over the
+video belongs to the engine and is the same for all trackers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vistk.structures import FrameQueries, TrackedFrame
+from vistk.trackers.association import assign_slots, cosine_similarity, frame_vector, slots_frame
+from vistk.trackers.base import Tracker
+
+
+@dataclass
+class MinVISConfig:
+    """Nothing to choose."""
+
+
+@dataclass
+class MinVISState:
+    """Query vectors of the previous frame in the order of the tracks."""
+
+    previous: Tensor | None = None  # (Q, C)
+
+
+class MinVIS(Tracker[MinVISState]):
+    """Hungarian assignment on the cosine of neighbouring frames' query embeddings."""
+
+    Config: ClassVar[type] = MinVISConfig
+
+    def start(self) -> MinVISState:
+        return MinVISState()
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        query = frame_vector(frame, "query", "MinVIS")
+        if state.previous is None:
+            tracked = slots_frame(frame)
+        else:
+            tracked = slots_frame(frame, assign_slots(cosine_similarity(state.previous, query)))
+        state.previous = query[tracked.query_index].detach()
+        return tracked

@@ -1,0 +1,115 @@
+"""Trackers by name: built in, ablations, plug-ins of other packages, and ``module:Class``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from vistk.trackers.ablations import ABLATIONS
+from vistk.trackers.base import Tracker
+from vistk.trackers.identity import Identity
+from vistk.trackers.mask_iou import MaskIoU
+from vistk.trackers.minvis import MinVIS
+from vistk.trackers.oracle import Oracle
+from vistk.trackers.visage import VISAGE
+
+GROUP = "vistk.trackers"
+"""Entry-point group where other packages name their trackers: ``my-tracker = "my_pkg.tracker:MyTracker"``."""
+
+BUILT_IN: Mapping[str, type[Tracker[Any]]] = {
+    "identity": Identity,
+    "mask-iou": MaskIoU,
+    "minvis": MinVIS,
+    "oracle": Oracle,
+    "visage": VISAGE,
+}
+
+
+class TrackerNameError(ValueError):
+    """A name stands for no tracker, or for more than one."""
+
+
+def tracker_names() -> tuple[str, ...]:
+    """All names that :func:`get_tracker` knows, sorted. Plug-ins are listed without being imported.
+
+    Raises:
+        TrackerNameError: two trackers have the same name.
+    """
+    return tuple(sorted({*BUILT_IN, *ABLATIONS, *_plugins()}))
+
+
+def get_tracker(name: str) -> tuple[type[Tracker[Any]], Any]:
+    """A tracker class and a fresh config.
+
+    Args:
+        name: one of :func:`tracker_names`, or ``module:Class`` for a class that is registered nowhere.
+
+    Returns:
+        The class, and an instance of its ``Config`` with the field values of the name.
+
+    Raises:
+        TrackerNameError: there is no such tracker (names the nearest one), or two have the same name.
+    """
+    if ":" in name:
+        cls = _load(EntryPoint(name=name, value=name, group=GROUP))
+        return cls, cls.Config()
+    plugins = _plugins()
+    if name in plugins:
+        cls = _load(plugins[name])
+        return cls, cls.Config()
+    if name in ABLATIONS:
+        base, values = ABLATIONS[name]
+        return BUILT_IN[base], replace(BUILT_IN[base].Config(), **values)
+    if name in BUILT_IN:
+        return BUILT_IN[name], BUILT_IN[name].Config()
+    names = tracker_names()
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+    raise TrackerNameError(
+        f"no tracker is called {name!r}; nearest is {near!r}; known are {', '.join(names)}, or module:Class"
+    )
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    """Entry points of the group by name; an installation seen twice on the path counts once."""
+    plugins: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        if point.name in BUILT_IN or point.name in ABLATIONS:
+            raise TrackerNameError(
+                f"{_owner(point)} names a tracker {point.name!r}, which is a name of vistk itself; "
+                "expected another name"
+            )
+        other = plugins.setdefault(point.name, point)
+        if other.value != point.value:
+            raise TrackerNameError(
+                f"{_owner(other)} and {_owner(point)} both name a tracker {point.name!r}; "
+                "uninstall one of them"
+            )
+    return plugins
+
+
+def _owner(point: EntryPoint) -> str:
+    return (
+        f"the package {point.dist.name!r}" if point.dist is not None else f"the entry point {point.value!r}"
+    )
+
+
+def _load(point: EntryPoint) -> type[Tracker[Any]]:
+    """The class an entry point names. An error inside the module itself is passed on as it is."""
+    module_name, _, class_name = point.value.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise TrackerNameError(f"tracker {point.name!r}: there is no module {error.name!r}") from error
+    cls = getattr(module, class_name.strip(), None)
+    if not (isinstance(cls, type) and issubclass(cls, Tracker)):
+        raise TrackerNameError(
+            f"tracker {point.name!r}: {class_name!r} of {module_name!r} is {cls!r}, "
+            "expected a subclass of Tracker"
+        )
+    return cls
