@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from vistk.config import command_line
 
 
 def main() -> int:
+    """Exit code: 0 done, 2 bad input (one sentence on stderr), 130 interrupted (the same words resume)."""
     composed = command_line()
     from vistk.engine.train import Interrupted
     from vistk.experiment import run
@@ -22,9 +22,14 @@ def main() -> int:
         print(f"interrupted: {stopped}", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("VISTK_TRACE") == "1":
+        if type(error) is ValueError:  # not raised for a reader: a bug, which keeps its trace
             raise
-        print(f"error: {error}", file=sys.stderr)
+        # A loader's worker process sends its whole trace along; the sentence is the last line.
+        sentence = str(error).strip().splitlines()[-1]
+        print(
+            f"error: {sentence.removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')}",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

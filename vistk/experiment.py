@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from vistk.data.clips import ClipDataset
 from vistk.data.config import SyntheticConfig
 from vistk.data.synthetic import ensure
 from vistk.data.transforms import resize_for_test
-from vistk.data.ytvis import YTVIS, find_split
+from vistk.data.ytvis import YTVIS, DataError, find_split
 from vistk.engine.infer import TrackedVideo, track_video
 from vistk.engine.progress import progress_bar
 from vistk.engine.train import train
@@ -32,13 +33,14 @@ from vistk.evaluation.tables import comparison_table, to_markdown, write_table
 from vistk.evaluation.writing import write_text
 from vistk.models.checkpoints import CheckpointError, load_into, load_weights, save_weights
 from vistk.models.segmenter import Segmenter
+from vistk.schema import ConfigError
 from vistk.structures import FrameTargets, VideoRecord
 from vistk.trackers.ablations import ABLATIONS
 from vistk.trackers.base import Tracker
 from vistk.trackers.registry import get_tracker
 
 START_WEIGHTS = {"tiny": Path(__file__).parent / "weights" / "tiny-synthetic.safetensors"}
-"""Start weights in the package, by segmenter; made by ``train=stills weights=null`` (docs/start_weights.md)."""
+"""Start weights in the package, by segmenter; docs/start_weights.md says how they were made."""
 
 CLASS_PARTS = ("transformer_decoder.class_embed.", "dense_embed.")
 """Parts of the segmenter that belong to the classes of a data set and are made anew for another one."""
@@ -52,7 +54,8 @@ def run(composed: Composed) -> Path:
         ``rows/<row>/<split>/results.json`` and ``table.md|csv|tex|json``.
 
     Raises:
-        ValueError, FileNotFoundError: the input cannot be used; the message says what to mend.
+        ValueError: a subclass of it; the input cannot be used, and the message says what to mend.
+        OSError: a file cannot be read or written.
         vistk.engine.train.Interrupted: stopped on request; the same words resume.
     """
     config: RunConfig = composed.config
@@ -62,6 +65,10 @@ def run(composed: Composed) -> Path:
         save(composed)
     accelerator.wait_for_everyone()
     metrics_path = run_dir / "metrics.json"
+    if not config.resume and accelerator.is_main_process:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        metrics_path.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
     if config.resume and metrics_path.exists():
         accelerator.print(f"{metrics_path} is there already; resume=false runs it again\n")
         accelerator.print((run_dir / "table.md").read_text())
@@ -71,7 +78,7 @@ def run(composed: Composed) -> Path:
     training = not config.eval_only
     sources = open_splits(config.data, [train_split] if training else [], accelerator)
     evaluation = open_splits(config.data, config.data.eval_splits, accelerator)
-    categories = next(iter([*sources.values(), *evaluation.values()])).categories
+    categories = _common_categories([*sources.values(), *evaluation.values()])
     torch.manual_seed(config.seed)
     segmenter = Segmenter(config.segmenter, len(categories))
     tracker = build_tracker(config.choices["tracker"], config.tracker, segmenter)
@@ -82,8 +89,8 @@ def run(composed: Composed) -> Path:
                 config, train=dataclasses.replace(config.train, freeze_segmenter=fits)
             )
         elif config.train.freeze_segmenter and not fits:
-            raise ValueError(
-                "train.freeze_segmenter=true, but the segmenter has no start weights for all its parts: trackers "
+            raise ConfigError(
+                "train.freeze_segmenter=true, but parts of the segmenter have no start weights, so trackers "
                 "would learn from noise; give weights=FILE that fit, or say train.freeze_segmenter=false"
             )
         accelerator.print(_summary(config, segmenter, tracker, sources[train_split]))
@@ -135,19 +142,38 @@ def open_splits(data: Any, splits: Sequence[str], accelerator: Accelerator) -> d
         accelerator.wait_for_everyone()
         root = ensure(data, splits, progress=False)
     elif root is None:
-        raise ValueError(f"data={data.name} lies in a folder of yours: say data.root=DIR")
+        raise ConfigError(f"data={data.name} lies in a folder of yours: say data.root=DIR")
     return {split: YTVIS.load(*find_split(root, split)) for split in splits}
 
 
 def build_tracker(name: str, tracker_config: Any, segmenter: Segmenter) -> Tracker[Any]:
     """A tracker with fresh weights, made for a segmenter."""
     cls, _ = get_tracker(name)
-    return cls(
-        tracker_config,
-        embed_dim=segmenter.embed_dim,
-        feature_channels=segmenter.feature_channels,
-        num_classes=segmenter.num_classes,
-    )
+    try:
+        return cls(
+            tracker_config,
+            embed_dim=segmenter.embed_dim,
+            feature_channels=segmenter.feature_channels,
+            num_classes=segmenter.num_classes,
+        )
+    except ValueError as error:  # a field out of its range
+        raise ConfigError(f"tracker={name}: {error}") from error
+
+
+def _common_categories(sources: Sequence[YTVIS]) -> Mapping[int, str]:
+    """The categories of all splits.
+
+    Raises:
+        DataError: two splits differ.
+    """
+    first = sources[0]
+    for other in sources[1:]:
+        if other.categories != first.categories:
+            raise DataError(
+                f"{other.json_path} has the categories {dict(other.categories)}, but {first.json_path} has "
+                f"{dict(first.categories)}; expected the same in all splits"
+            )
+    return first.categories
 
 
 def _joined(segmenter: nn.Module, tracker: nn.Module) -> dict[str, Tensor]:
@@ -217,19 +243,20 @@ def _summary(config: RunConfig, segmenter: Segmenter, tracker: Tracker[Any], sou
     state = "frozen" if config.train.freeze_segmenter else "trained"
     return (
         f"segmenter {config.choices['segmenter']} ({millions(segmenter)}, {state}), tracker "
-        f"{config.choices['tracker']} ({millions(tracker)}), {len(source.videos)} training videos of {source.json_path}"
+        f"{config.choices['tracker']} ({millions(tracker)}), {len(source.videos)} training videos of "
+        f"{source.json_path}"
     )
 
 
 def build_rows(
     config: RunConfig, segmenter: Segmenter, trained: Tracker[Any], accelerator: Accelerator
 ) -> dict[str, Tracker[Any]]:
-    """The trackers of the table: the trained one, its ablations on the same weights, and those without weights."""
+    """The trackers of the table: the trained one, its ablations on its weights, and those without weights."""
     name = config.choices["tracker"]
     family = ABLATIONS[name][0] if name in ABLATIONS else name
     rows: dict[str, Tracker[Any]] = {}
     for row in dict.fromkeys([*config.evaluation.rows, name]):
-        cls, row_config = get_tracker(row)
+        _, row_config = get_tracker(row)
         if row == name:
             rows[row] = trained
             continue

@@ -83,6 +83,16 @@ RESULTS_FAULTS = {
         OTHER_SIZE,
         r"entry 4: 'segmentations' of frame 2: RLE size is \[5, 7\]",
     ),
+    "other counts": (
+        (4, "segmentations", 2),
+        {"size": [7, 5], "counts": "3"},
+        r"frame 2: the counts cover 3 pixels, expected 35 pixels",
+    ),
+    "broken counts": (
+        (4, "segmentations", 2),
+        {"size": [7, 5], "counts": "ZZ"},
+        r"frame 2: the counts are not a compressed RLE, expected 35 pixels",
+    ),
     "keys": ((4, "segmentations", 2), {"counts": "Q1"}, r"frame 2: an RLE needs 'counts' and 'size'"),
 }
 

@@ -7,6 +7,7 @@ from pycocotools import mask as coco_mask
 
 from vistk.ops.masks import (
     areas,
+    covered_pixels,
     decode,
     encode,
     frame_intersections,
@@ -52,6 +53,24 @@ def test_encode_decode(size):
         assert to_rle(uncompressed(mask), *size) == rle
         assert to_rle(rle | {"counts": rle["counts"].encode()}, *size) == rle
     assert encode(torch.zeros(0, *size, dtype=torch.bool)) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 23), (83, 5), (400, 700)])
+def test_covered_pixels(size):
+    rng = np.random.default_rng(4)
+    masks = rng.random((6, *size)) < np.array([0, 1, 0.5, 0.01, 0.99, 0.2])[:, None, None]
+    masks[5, : size[0] // 2] = True
+    assert covered_pixels(rles(masks)).tolist() == [size[0] * size[1]] * 6
+
+
+def test_covered_pixels_of_broken_counts():
+    good = to_rle({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
+    broken = ["", "é", "ZZ", "o", "!", "P" * 9 + "0"]  # unfinished, no such digit, too long a number
+    found = covered_pixels([good, *({"size": [2, 3], "counts": text} for text in broken), good])
+    assert found.tolist() == [6, *[-1] * len(broken), 6]
+    assert covered_pixels([{"size": [2, 3], "counts": "15"}]).tolist() == [6]
+    assert covered_pixels([{"size": [2, 3], "counts": "14"}]).tolist() == [5]
+    assert covered_pixels([]).tolist() == []
 
 
 def test_polygons():
@@ -155,3 +174,10 @@ def test_bad_segmentations(segmentation, message):
 def test_tubes_of_other_lengths_are_an_error():
     with pytest.raises(ValueError, match="a mask tube has 1 frames, expected 2"):
         tube_overlaps([[None]], [[None, None]], 2)
+
+
+def test_more_masks_than_eight_bits_count() -> None:
+    masks = torch.zeros(300, 3, 4, dtype=torch.bool)
+    masks[:, 0, 0] = True
+    masks[299] = True
+    assert areas(encode(masks)).tolist() == [1.0] * 299 + [12.0]

@@ -33,6 +33,7 @@ from vistk.data.config import DataConfig, SyntheticConfig
 from vistk.data.sampling import Stream
 from vistk.data.scenes import KINDS, Scene, plan_still, plan_video
 from vistk.data.sprites import CLASSES, COLOURS, PATTERNS, compose, draw_background, draw_sprite
+from vistk.data.ytvis import DataError
 from vistk.ops.masks import encode
 
 FORMAT = 2
@@ -58,14 +59,14 @@ def ensure(config: SyntheticConfig, splits: Iterable[str], progress: bool = True
     ``{root}/{split}/JPEGImages``. An interrupted or concurrent run never leaves half a split.
 
     Raises:
-        ValueError: the configuration cannot be drawn, a split is unknown, or the folder holds a data
+        DataError: the configuration cannot be drawn, a split is unknown, or the folder holds a data
             set of another configuration.
     """
     _check(config)
     root = dataset_root(config)
     for split in splits:
         if split not in SPLITS:
-            raise ValueError(f"synthetic split {split!r} is unknown, expected one of {', '.join(SPLITS)}")
+            raise DataError(f"synthetic split {split!r} is unknown, expected one of {', '.join(SPLITS)}")
         if not _is_complete(root / split, config):
             _write_split(config, root, split, progress)
     return root
@@ -213,7 +214,7 @@ def _is_complete(folder: Path, config: SyntheticConfig) -> bool:
     try:
         found = json.loads((folder / "instances.json").read_text())["info"]["recipe"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise DataError(
             f"{folder} is not a synthetic data set ({error}); expected it to be absent or generated, "
             "so move it away or set another data.root"
         ) from error
@@ -221,7 +222,7 @@ def _is_complete(folder: Path, config: SyntheticConfig) -> bool:
     if found != expected:
         names = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
         differences = ", ".join(f"{k} {found.get(k)} instead of {expected.get(k)}" for k in names)
-        raise ValueError(f"{folder} holds a data set of another configuration: {differences}")
+        raise DataError(f"{folder} holds a data set of another configuration: {differences}")
     return True
 
 
@@ -242,4 +243,4 @@ def _check(config: SyntheticConfig) -> None:
     ]
     for wrong, message in problems:
         if wrong:
-            raise ValueError(f"synthetic data: {message}")
+            raise DataError(f"synthetic data: {message}")

@@ -133,7 +133,7 @@ class VideoScores:
         A tracker that predicts masks anew gives its own ``mask_logits``, which are finished here.
         """
         logits = frame.logits.double().cpu()
-        indices = frame.query_index.tolist()
+        indices: Sequence[int] = frame.query_index.tolist()
         if frame.mask_logits is not None:
             masks, indices = finish_masks(frame.mask_logits, size), range(len(indices))
         for row, (track, query) in enumerate(zip(frame.track_ids.tolist(), indices, strict=True)):
@@ -180,6 +180,9 @@ class VideoTracker:
         self.config = config
         self.state = tracker.start()
         self.scores = VideoScores(num_frames)
+        self.t = 0
+        # Only a tracker that may rewrite the video needs the masks of all its queries until the end.
+        self.rewrites = type(tracker).finish is not Tracker.finish
         self.masks: list[tuple[FinishedMasks, FrameSize]] = []
         self.seconds = 0.0
         self.identical = 0  # frames in which every track kept the query slot of its number
@@ -187,15 +190,18 @@ class VideoTracker:
     @torch.inference_mode()
     def step(self, queries: FrameQueries, size: FrameSize, targets: FrameTargets | None) -> None:
         """Feed the next frame, masks finished; ground truth reaches only trackers that ask for it."""
-        if queries.masks is None:
+        masks = queries.masks
+        if masks is None:
             raise ValueError("VideoTracker.step wants finished masks (FrameQueries.masks)")
         started = time.perf_counter()
         if self.tracker.uses_targets:
             queries = replace(queries, targets=targets)
         tracked = self.tracker.step(self.state, queries)
         self.identical += int(torch.equal(tracked.track_ids, tracked.query_index))
-        self.scores.add(len(self.masks), tracked, queries.masks, size)
-        self.masks.append((queries.masks, size))
+        self.scores.add(self.t, tracked, masks, size)
+        self.t += 1
+        if self.rewrites:
+            self.masks.append((masks, size))
         self.seconds += time.perf_counter() - started
 
     @torch.inference_mode()

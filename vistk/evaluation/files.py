@@ -293,7 +293,7 @@ def _occlusion(where: str, levels: Any, num_frames: int) -> float | None:
     for t, level in enumerate(_per_frame(where, levels, "occlusion", num_frames)):
         if level is None:
             continue
-        if level not in OCCLUSION_LEVELS:
+        if not isinstance(level, str) or level not in OCCLUSION_LEVELS:
             raise EvaluationFileError(
                 f"{where}: 'occlusion' of frame {t} is {level!r}, expected null or one of "
                 f"{list(OCCLUSION_LEVELS)}"
@@ -325,6 +325,14 @@ def _masks(where: str, segmentations: Any, size: tuple[int, int, int]) -> tuple[
             masks.append(None if segmentation is None else mask_ops.to_rle(segmentation, height, width))
         except (ValueError, TypeError) as error:
             raise EvaluationFileError(f"{where}: 'segmentations' of frame {t}: {error}") from error
+    present = [t for t, mask in enumerate(masks) if mask is not None]
+    covered = mask_ops.covered_pixels([mask for mask in masks if mask is not None])
+    for t, pixels in zip(present, covered.tolist(), strict=True):
+        if pixels != height * width:
+            found = "are not a compressed RLE" if pixels < 0 else f"cover {pixels} pixels"
+            raise EvaluationFileError(
+                f"{where}: 'segmentations' of frame {t}: the counts {found}, expected {height * width} pixels"
+            )
     return tuple(masks)
 
 

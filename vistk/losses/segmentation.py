@@ -13,6 +13,7 @@ from torch import Tensor
 from vistk.losses.matching import FrameLabels, Matcher, Pairs, to_matches
 from vistk.ops.distributed import mean_over_processes
 from vistk.ops.points import PointSampler, sample_points, uncertain_points
+from vistk.schema import ConfigError
 from vistk.structures import ClipTargets, FrameOutput, LayerOutput, Matches
 
 ABSENT_LABELS = ("kept", "released")
@@ -49,7 +50,7 @@ class SegmentationLoss:
     def __init__(self, config: SegmentationLossConfig, num_classes: int) -> None:
         if config.absent_labels not in ABSENT_LABELS:
             near = difflib.get_close_matches(config.absent_labels, ABSENT_LABELS, 1, 0.0)[0]
-            raise ValueError(
+            raise ConfigError(
                 f"train.loss.absent_labels={config.absent_labels!r}; "
                 f"expected one of {', '.join(ABSENT_LABELS)} "
                 f"(nearest: {near})"
@@ -83,7 +84,7 @@ class SegmentationLoss:
             suffix = "" if i == 0 else f"_{i - 1}"
             for name, value in self._layer_losses(layer, pair, truth, count, sampler).items():
                 losses[name + suffix] = value
-        if out.dense_logits is not None and self.config.dense_weight:
+        if out.dense_logits is not None:  # at weight 0 too: data-parallel training wants every parameter used
             losses["dense"] = self.config.dense_weight * self._dense_loss(
                 out.dense_logits.flatten(0, 1), truth
             )

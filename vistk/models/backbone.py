@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vistk.schema import ConfigError
+
 LEVELS = ("res2", "res3", "res4", "res5")
 
 
@@ -21,7 +23,7 @@ class Backbone(nn.Module):
         freeze_norm: turn batch norms into fixed affine maps, as the published configurations do.
 
     Raises:
-        ValueError: the model is unknown to timm, or has no stem pool to remove.
+        ConfigError: the model is unknown to timm, or has no stem pool to remove.
     """
 
     def __init__(
@@ -37,25 +39,26 @@ class Backbone(nn.Module):
 
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('_')[0][:6]}*")[:5]
-            raise ValueError(
+            raise ConfigError(
                 f"segmenter.backbone={name!r} is not a timm model; similar names: {', '.join(near) or 'none'}"
             )
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()
+        }
         # The last four levels: ResNets have a stride-2 stem before them.
         self.body = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=(-4, -3, -2, -1), **settings
         )
         if not stem_pool:
             if not hasattr(self.body, "maxpool"):
-                raise ValueError(
+                raise ConfigError(
                     f"segmenter.stem_pool=false needs a backbone with a max pool in its stem; {name} has none"
                 )
             self.body.maxpool = nn.Identity()
+        info: Any = self.body.feature_info
         divide = 1 if stem_pool else 2
-        self.channels = dict(zip(LEVELS, self.body.feature_info.channels(), strict=True))
-        self.strides = {
-            k: s // divide for k, s in zip(LEVELS, self.body.feature_info.reduction(), strict=True)
-        }
+        self.channels = dict(zip(LEVELS, info.channels(), strict=True))
+        self.strides = {k: s // divide for k, s in zip(LEVELS, info.reduction(), strict=True)}
         if freeze_norm:
             self.body = freeze_batch_norm_2d(self.body)
 

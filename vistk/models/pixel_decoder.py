@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +107,9 @@ class DeformableTransformer(nn.Module):
         for parameter in self.encoder.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        for layer in self.encoder.layers:
-            layer.self_attn.reset_parameters()
+        for module in self.encoder.modules():
+            if isinstance(module, MSDeformAttn):
+                module.reset_parameters()
         nn.init.normal_(self.level_embed)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -170,16 +172,17 @@ class PixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(dim, dim, 1)
         self.adapter_1 = ConvNorm(channels["res2"], dim, 1)
         self.layer_1 = ConvNorm(dim, dim, 3)
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
+        for conv in self.input_proj.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.xavier_uniform_(conv.weight)
+                nn.init.zeros_(cast(Tensor, conv.bias))
         for conv in (self.mask_features, self.adapter_1, self.layer_1):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Backbone maps ``(B, C_l, H_l, W_l)`` -> mask features ``(B, C, h, w)`` and 3 maps, coarsest first."""
+        """``{"res2": ..}`` of ``(B, C_l, H_l, W_l)`` -> mask features ``(B, C, h, w)``, three maps."""
         maps = [proj(features[name]) for proj, name in zip(self.input_proj, self.levels, strict=True)]
         pyramid = self.transformer(maps)
         lateral = self.adapter_1(features["res2"])
