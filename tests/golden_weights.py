@@ -13,7 +13,8 @@ from torch import Tensor
 GOLDEN = Path(__file__).parent / "golden"
 
 _spec = importlib.util.spec_from_file_location("weights_recipe", GOLDEN / "weights_recipe.py")
-assert _spec is not None and _spec.loader is not None
+assert _spec is not None
+assert _spec.loader is not None
 weights_recipe = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(weights_recipe)
 

@@ -28,6 +28,7 @@ from vistk.composer import Group, Schema, compose_words, first_line, merge_words
 from vistk.data.config import DataConfig, SyntheticConfig
 from vistk.engine.infer import EvalConfig
 from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
+from vistk.files import write_text
 from vistk.models.segmenter import SegmenterConfig, TinySegmenterConfig
 from vistk.schema import ConfigError, describe, join, leaves, to_tree
 from vistk.trackers.registry import get_tracker, tracker_names
@@ -139,11 +140,7 @@ def save(composed: Composed) -> Path:
     path = composed.run_dir / CONFIG_FILE
     if path.exists() and getattr(composed.config, "resume", False):
         _refuse_other_run(path, composed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(to_yaml(composed), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_text(path, to_yaml(composed))
 
 
 def load(path: Path | str, schema: Schema = DEFAULT_SCHEMA) -> Composed:

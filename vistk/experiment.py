@@ -30,7 +30,7 @@ from vistk.engine.progress import progress_bar
 from vistk.engine.train import train
 from vistk.evaluation.report import evaluate
 from vistk.evaluation.tables import comparison_table, to_markdown, write_table
-from vistk.evaluation.writing import write_text
+from vistk.files import write_text
 from vistk.models.checkpoints import CheckpointError, load_into, load_weights, save_weights
 from vistk.models.segmenter import Segmenter
 from vistk.schema import ConfigError

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from golden_weights import published_state
+
 from vistk.engine.infer import EvalConfig, FrameSize, VideoScores, VideoTracker, finish_masks, track_video
 from vistk.models.checkpoints import from_detectron2_name, load_into
 from vistk.models.segmenter import Segmenter, SegmenterConfig, TinySegmenterConfig

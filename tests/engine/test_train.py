@@ -41,7 +41,7 @@ def test_schedules():
     assert [lr_factor(steps, s) for s in (49, 50, 74, 75)] == pytest.approx([1, 0.1, 0.1, 0.01])
     warm = TrainConfig(steps=100, warmup=3, schedule="multistep")
     assert [lr_factor(warm, s) for s in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
-    with pytest.raises(ConfigError, match="train.schedule='linear'; expected one of cosine, multistep"):
+    with pytest.raises(ConfigError, match=r"train\.schedule='linear'; expected one of cosine, multistep"):
         lr_factor(TrainConfig(schedule="linear"), 0)
 
 

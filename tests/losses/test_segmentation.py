@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from vistk.losses.matching import FrameLabels
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
 from vistk.ops.points import ClipPointSampler, PointSampler
@@ -168,9 +169,12 @@ def test_clips_of_different_counts_and_a_clip_without_instances():
     losses, matches = criterion(frame_output(logits, masks), [targets, nothing], PointSampler())
     assert [tuple(m.shape) for m in matches.query_index] == [(2, 2), (0, 2)]
     sum(losses.values()).backward()
-    assert logits.grad.isfinite().all() and masks.grad[1].eq(0).all()
+    assert logits.grad.isfinite().all()
+    assert masks.grad[1].eq(0).all()
     losses, _ = criterion(frame_output(logits[1:], masks[1:]), [nothing], PointSampler())
-    assert losses["mask"].item() == 0 and losses["dice"].item() == 0 and losses["class"].item() > 0
+    assert losses["mask"].item() == 0
+    assert losses["dice"].item() == 0
+    assert losses["class"].item() > 0
 
 
 def test_batch_of_two_matches_like_two_batches_of_one():

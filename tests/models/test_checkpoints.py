@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+
 from vistk.models import checkpoints
 from vistk.models.checkpoints import (
     CheckpointError,
@@ -64,7 +65,8 @@ def test_disagreements_are_named_and_change_nothing():
     message = str(caught.value)
     assert "weights w.safetensors are of another architecture" in message
     assert "1 of another shape (0.weight is (2, 4) in the file and (2, 3) in the model)" in message
-    assert "1 missing (1.bias)" in message and "1 unexpected (extra)" in message
+    assert "1 missing (1.bias)" in message
+    assert "1 unexpected (extra)" in message
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from golden_weights import published_state
+
 from vistk.models.backbone import Backbone
 from vistk.models.checkpoints import from_detectron2_name, load_into
 from vistk.models.segmenter import Segmenter, SegmenterConfig, TinySegmenterConfig
@@ -51,7 +52,8 @@ def test_shapes_and_levels(tiny):
         "res4": (128, 8, 12),
         "res5": (192, 4, 6),
     }
-    assert out.aux == () and out.dense_logits is None
+    assert out.aux == ()
+    assert out.dense_logits is None
 
 
 def test_a_frame_does_not_depend_on_its_neighbours(tiny, tolerance):
@@ -99,7 +101,7 @@ def test_an_empty_mask_blocks_nothing(tiny):
 
 
 def test_unknown_backbone_names_similar_ones():
-    with pytest.raises(ValueError, match="'resnet51' is not a timm model; similar names: .*resnet"):
+    with pytest.raises(ValueError, match=r"'resnet51' is not a timm model; similar names: .*resnet"):
         Backbone("resnet51")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from golden_weights import golden_state
+
 from vistk.models.layers import sine_position
 from vistk.models.pixel_decoder import MSDeformAttn
 from vistk.ops import ms_deform_attn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from vistk.ops.points import ClipPointSampler, PointSampler, sample_points, uncertain_points
 
 

@@ -15,7 +15,7 @@ from vistk.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
 from vistk.evaluation.files import EvaluationFileError, GroundTruth, Results, load_ground_truth, load_results
 from vistk.evaluation.hota import TrackingCounts, track_cell, tracking_metrics
 from vistk.evaluation.overlaps import cells
-from vistk.evaluation.writing import markdown_table, percent, write_text
+from vistk.evaluation.printing import markdown_table, percent
 from vistk.evaluation.ytvis_ap import (
     Matches,
     accumulate,
@@ -25,6 +25,7 @@ from vistk.evaluation.ytvis_ap import (
     range_names,
     summarize,
 )
+from vistk.files import write_text
 
 SCORE_THRESHOLD = 0.3
 COUNTS = ("IDSW", "Frag", "MT", "PT", "ML")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vistk.evaluation.writing import markdown_table, percent, write_text
+from vistk.evaluation.printing import markdown_table, percent
+from vistk.files import write_text
 
 METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "AssA", "IDF1")
 QUOTED = " (quoted)"
@@ -92,14 +93,15 @@ def ordered_card(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_markdown(frame: pd.DataFrame, card: Mapping[str, Any], spread: pd.DataFrame | None = None) -> str:
-    """A GitHub table in percent, the card as a list below."""
-    header = [str(frame.index.name or ""), *(" ".join(map(str, column)) for column in frame.columns)]
+    """A GitHub table in percent for each split, which its corner names; the card as a list below."""
     printed = printed_cells(frame, spread)
-    rows = [[str(name), *row] for name, row in zip(printed.index, printed.to_numpy().tolist(), strict=True)]
-    return (
-        "\n".join([markdown_table(header, rows, left=1), "", *(f"- {line}" for line in _card_lines(card))])
-        + "\n"
-    )
+    blocks = []
+    for split in frame.columns.unique(0):
+        part = printed[split]
+        rows = [[str(name), *row] for name, row in zip(part.index, part.to_numpy().tolist(), strict=True)]
+        blocks.append(markdown_table([str(split), *map(str, part.columns)], rows, left=1))
+    blocks.append("\n".join(f"- {line}" for line in _card_lines(card)))
+    return "\n\n".join(blocks) + "\n"
 
 
 def to_latex(frame: pd.DataFrame, card: Mapping[str, Any], spread: pd.DataFrame | None = None) -> str:

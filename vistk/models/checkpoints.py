@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from vistk.files import replacing
 
 
 class CheckpointError(ValueError):
@@ -27,15 +27,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         state: tensors by name; stored on the CPU, contiguous.
         metadata: json-serialisable facts about the weights (configuration, data, command).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in metadata.items()})
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
