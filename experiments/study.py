@@ -4,9 +4,10 @@
 
 Trains and evaluates VISAGE from every named set of start weights with every seed: one
 ``experiments/run.py`` after another, with WORDS added; runs that are finished are kept. The first set is
-the benchmark, the others are controls: segmenters trained on other stills, whose queries do not mislead.
-All are evaluated on the data that WORDS name. Writes ``study.md`` and ``study.json`` into ``--out``, and a
-full comparison table for each set beside its runs.
+the benchmark, the others are controls: a segmenter that never saw twins tells objects apart by colour, so
+that every tracker should do equally well. All are trained and evaluated on the data that WORDS name; the
+twins are in the stills of the start weights alone. Writes ``study.md`` and ``study.json`` into ``--out``,
+and a comparison table for each set beside its runs.
 
 Exit code: 0 done, 1 a run failed (what there is, is written), 2 bad input, 130 interrupted (the same
 command resumes).

@@ -126,7 +126,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         rows = {row: set(splits) for row, splits in content["rows"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not what experiments/run.py writes ({error!r}); remove it") from error
-    for row in NEEDED_ROWS:
+    for row in dict.fromkeys([*NEEDED_ROWS, *rows]):
         if not set(SPLITS) <= rows.get(row, set()):
             raise DataError(
                 f"{path}: row {row} has the splits {', '.join(sorted(rows.get(row, ()))) or 'none'}, "

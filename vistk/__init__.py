@@ -1,0 +1,1 @@
+"""Video instance segmentation research: one segmenter, interchangeable trackers, one evaluator."""
