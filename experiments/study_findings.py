@@ -17,7 +17,7 @@ from vistk.data.scenes import KINDS
 from vistk.data.synthetic import ensure
 from vistk.data.ytvis import YTVIS, DataError, find_split
 from vistk.engine.infer import segment_video
-from vistk.evaluation.bootstrap import Interval, resampled_metrics, video_draws
+from vistk.evaluation.bootstrap import Interval, percentile_interval, resampled_metrics, video_draws
 from vistk.evaluation.probes import centre, cross_validated_r2, match_masks, mean_colour
 from vistk.evaluation.report import Report, defined, evaluate
 from vistk.evaluation.tables import comparison_table
@@ -175,16 +175,8 @@ def difference_intervals(
     for metric, by_split in samples.items():
         hard, easy = (np.mean([by_split[split] for split in group], axis=0) for group in (HARD, EASY))
         by_split[CONTRAST] = hard - easy
-        out[metric] = {name: _interval(sample) for name, sample in by_split.items()}
+        out[metric] = {name: percentile_interval(sample) for name, sample in by_split.items()}
     return out
-
-
-def _interval(sample: np.ndarray) -> Interval:
-    """Percentiles of all values but the first, which is that of the videos as they are."""
-    if np.isnan(sample[1:]).all():
-        return Interval(float(sample[0]), float("nan"), float("nan"))
-    low, high = np.nanquantile(sample[1:], [0.025, 0.975])
-    return Interval(float(sample[0]), float(low), float(high))
 
 
 def probe_run(run: Composed) -> dict[str, dict[str, float]]:

@@ -48,7 +48,7 @@ def bootstrap(
     """Intervals of AP, AP50, AP75, AR1, AR10, HOTA, DetA, AssA and IDF1 over resampled videos."""
     draws = video_draws(len(scored.ground_truth.videos), resamples, seed)
     values = resampled_metrics(scored, draws)
-    return {name: _interval(sample, confidence) for name, sample in values.items()}
+    return {name: percentile_interval(sample, confidence) for name, sample in values.items()}
 
 
 def paired_bootstrap(
@@ -67,7 +67,7 @@ def paired_bootstrap(
         )
     draws = video_draws(len(a.ground_truth.videos), resamples, seed)
     first, second = resampled_metrics(a, draws), resampled_metrics(b, draws)
-    return {name: _interval(second[name] - first[name], confidence) for name in first}
+    return {name: percentile_interval(second[name] - first[name], confidence) for name in first}
 
 
 def video_draws(num_videos: int, resamples: int, seed: int) -> np.ndarray:
@@ -151,7 +151,7 @@ def _mean_over_categories(values: list[np.ndarray], num_draws: int) -> np.ndarra
     return np.where(count > 0, mean, np.nan)
 
 
-def _interval(sample: np.ndarray, confidence: float) -> Interval:
+def percentile_interval(sample: np.ndarray, confidence: float = 0.95) -> Interval:
     """From values whose first is that of the videos as they are."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1")
