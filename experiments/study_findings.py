@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vistk.comparison import frame_readers, frame_targets
 from vistk.config import Composed
 from vistk.data.scenes import KINDS
 from vistk.data.synthetic import ensure
@@ -21,7 +22,7 @@ from vistk.evaluation.bootstrap import Interval, percentile_interval, resampled_
 from vistk.evaluation.probes import centre, cross_validated_r2, match_masks, mean_colour
 from vistk.evaluation.report import Report, defined, evaluate
 from vistk.evaluation.tables import comparison_table
-from vistk.experiment import build_tracker, frame_readers, frame_targets
+from vistk.experiment import build_tracker
 from vistk.models.checkpoints import load_into, load_weights
 from vistk.models.segmenter import Segmenter
 from vistk.ops.masks import decode

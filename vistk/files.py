@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -37,3 +38,8 @@ def write_text(path: str | Path, text: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def file_hash(path: Path | None) -> str | None:
+    """Twelve hexadecimal digits of a file's sha256; None where there is no file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path and path.is_file() else None

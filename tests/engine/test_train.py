@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from vistk.engine.journal import JsonLines
 from vistk.engine.train import (
-    JsonLines,
     StillsTrainConfig,
     TrainConfig,
     TrainingModel,

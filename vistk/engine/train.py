@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from vistk.data.clips import ClipDataset, make_loader
 from vistk.engine.checkpoint import Checkpoints
+from vistk.engine.journal import JsonLines
 from vistk.engine.progress import progress_bar
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
 from vistk.models.segmenter import Segmenter
@@ -331,25 +331,3 @@ def _log(
     bar.set_postfix(
         refresh=False, **{"loss": f"{sum(values):.3f}"} | {k: f"{v:.3f}" for k, v in kinds.items()}
     )
-
-
-class JsonLines:
-    """A log of one json object a line. Lines of steps after ``keep_below`` are dropped on resume."""
-
-    def __init__(self, path: Path, keep_below: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # the last line of a killed run
-                    break
-                if row["step"] <= keep_below:
-                    kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept))
-        self.path = path
-
-    def write(self, row: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
