@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from golden_losses import RecordedPoints, golden_targets
 
 from vistk.losses.matching import FrameLabels
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
@@ -20,44 +21,10 @@ def frame_output(logits, mask_logits, aux=(), dense=None):
     return FrameOutput(logits, mask_logits, nothing, nothing, {}, aux, dense)
 
 
-class Recorded(PointSampler):
-    """Replays the draws of the published implementation.
-
-    It drew, decoder output after decoder output, a matching set for each of F frames, then candidates
-    and uniform points for the mask loss; we match all layers first.
-    """
-
-    def __init__(self, z, layers, frames):
-        draws, offset = [], 0
-        for shape in z["draw_shapes"]:
-            size = int(np.prod(shape))
-            draws.append(torch.from_numpy(z["draws_flat"][offset : offset + size].reshape(shape)))
-            offset += size
-        each = frames + 2
-        matching = [torch.cat(draws[i * each : i * each + frames]) for i in range(layers)]
-        losses = [draw for i in range(layers) for draw in draws[i * each + frames : (i + 1) * each]]
-        self.queue = matching + losses
-
-    def draw(self, rows, num_points, device):
-        points = self.queue.pop(0)
-        assert points.shape == (sum(rows), num_points, 2)
-        return points
-
-
 @pytest.fixture(scope="module")
 def recorded(golden):
     z = np.load(golden / "losses" / "d_criterion.npz")
-    targets = []
-    for clip in range(2):
-        shape = z[f"gt_masks_shape_{clip}"]
-        bits = np.unpackbits(z[f"gt_masks_{clip}"])[: int(np.prod(shape))]
-        targets.append(
-            ClipTargets(
-                torch.from_numpy(z[f"gt_labels_{clip}"]),
-                torch.from_numpy(z[f"gt_ids_{clip}"] >= 0),
-                torch.from_numpy(bits.reshape(shape).astype(bool)),
-            )
-        )
+    targets = golden_targets(z)
     return z, targets
 
 
@@ -69,7 +36,7 @@ def test_equals_the_published_criterion(recorded):
     config = SegmentationLossConfig(num_points=int(z["num_points"]), absent_labels="released")
     criterion = SegmentationLoss(config, int(z["num_classes"]))
     out = frame_output(layers[0].logits, layers[0].mask_logits, tuple(layers[1:]))
-    losses, matches = criterion(out, targets, Recorded(z, layers=3, frames=8))
+    losses, matches = criterion(out, targets, RecordedPoints(z, layers=3, frames=8))
 
     names = {"class": "ce", "mask": "mask", "dice": "dice"}
     for ours, theirs in names.items():
