@@ -94,7 +94,7 @@ def test_a_run_leaves_what_a_reader_needs(finished):
         assert set(splits) == {"track", "reenter"}
         assert {"AP", "AP50", "AP75", "AR1", "AR10", "AssA", "IDF1"} <= set(splits["track"])
     wanted = {
-        "seed",
+        "seeds",
         "kept predictions",
         "test size",
         "commit",

@@ -73,23 +73,22 @@ def _track_split(
         row: {"results": [], "frames": 0, "identical": 0, "segment_seconds": 0.0, "track_seconds": 0.0}
         for row in rows
     }
-    with accelerator.split_between_processes(list(range(len(source.videos)))) as mine:
-        bar = progress_bar(accelerator, mine, desc=f"evaluate {split}", unit="video")
-        for index in bar:
-            video = source.videos[index]
-            tracked = track_video(
-                segmenter,
-                rows,
-                frame_readers(source, video, config.data),
-                (video.height, video.width),
-                config.evaluation,
-                accelerator.device,
-                video.video_id,
-                source.category_ids,
-                frame_targets(source, video) if source.has_annotations else None,
-            )
-            for row, result in tracked.items():
-                _add(merged[row], result)
+    mine = range(accelerator.process_index, len(source.videos), accelerator.num_processes)
+    for index in progress_bar(accelerator, mine, desc=f"evaluate {split}", unit="video"):
+        video = source.videos[index]
+        tracked = track_video(
+            segmenter,
+            rows,
+            frame_readers(source, video, config.data),
+            (video.height, video.width),
+            config.evaluation,
+            accelerator.device,
+            video.video_id,
+            source.category_ids,
+            frame_targets(source, video) if source.has_annotations else None,
+        )
+        for row, result in tracked.items():
+            _add(merged[row], result)
     if accelerator.num_processes > 1:
         shard = run_dir / "rows" / f".{split}.{accelerator.process_index}.json"
         write_text(shard, json.dumps(merged))
@@ -102,6 +101,10 @@ def _track_split(
         }
         accelerator.wait_for_everyone()
         shard.unlink()
+    # Equal scores are ranked by their order in the file, which must not depend on the processes.
+    place = {video.video_id: i for i, video in enumerate(source.videos)}
+    for total in merged.values():
+        total["results"].sort(key=lambda entry: place[entry["video_id"]])
     return merged
 
 
@@ -177,7 +180,7 @@ def _card(
         device = f"CPU, {torch.get_num_threads()} threads"
     side = config.data.test_short_side
     return {
-        "seed": config.seed,
+        "seeds": config.seed,
         "kept predictions": config.evaluation.keep_top,
         "test size": f"short side {side}" if side else "as the files are",
         "score threshold": f"{config.evaluation.track_score} (AssA, IDF1)",

@@ -27,14 +27,13 @@ class InstanceAnnotation:
     """One annotated instance of a video, as a YouTube-VIS json holds it.
 
     The per-frame sequences have one entry a frame, ``None`` where the instance is absent.
-    ``segmentations`` keep the encoding of the file (compressed or uncompressed RLE, polygons);
-    :func:`vistk.ops.masks.to_rle` turns any of them into an :data:`RLE` when a frame is needed.
+    ``segmentations`` are compressed RLE whatever the file's encoding: the reader converts and checks.
     """
 
     id: int
     category_id: int  # id in the data set, not a contiguous label
     iscrowd: bool
-    segmentations: tuple[Any | None, ...]
+    segmentations: tuple[RLE | None, ...]
     areas: tuple[float | None, ...]  # pixels
     occlusion: tuple[str | None, ...] | None = None  # OVIS: no_, slight_, severe_occlusion
 
