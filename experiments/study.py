@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "accelerate.commands.launch", str(RUN), *self.words]
+        return [sys.executable, str(RUN), *self.words]
 
 
 def parse_weights(entries: Sequence[str]) -> dict[str, str]:

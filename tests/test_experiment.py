@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from vistk.evaluation.report import evaluate
@@ -295,6 +296,45 @@ def test_bad_words(run, finished, tmp_path, words, expected):
     assert code == 2
     (sentence,) = err.strip().splitlines()
     assert all(word in sentence for word in expected), sentence
+
+
+def test_eval_only_never_evaluates_random_heads(run, finished, tmp_path):
+    words = words_of(finished, run_dir=tmp_path / "run")
+    code, _, err = run("tracker=visage", *words, "eval_only=true")
+    assert code == 2
+    assert "say weights=FILE" in err
+    words = words_of(finished, run_dir=tmp_path / "minvis")
+    code, _, err = run("tracker=minvis", *words)
+    assert code == 0, err
+    words = words_of(
+        finished, run_dir=tmp_path / "other", weights=tmp_path / "minvis" / "weights.safetensors"
+    )
+    code, _, err = run("tracker=visage", *words, "eval_only=true")
+    assert code == 2
+    assert "hold heads of tracker minvis, not those of tracker=visage" in err
+
+
+def test_a_bad_row_stops_a_run_before_it_trains(run, finished, tmp_path):
+    words = words_of(finished, run_dir=tmp_path / "run")
+    code, _, err = run("tracker=visage", *words, "evaluation.rows=[visagee]")
+    assert code == 2
+    assert "'visagee'" in err
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_an_ablation_that_the_words_forbid_is_left_out(run, finished, tmp_path):
+    words = words_of(finished, run_dir=tmp_path / "run")
+    code, out, err = run("tracker=visage", *words, "tracker.levels=[]", "tracker.appearance_weight=0")
+    assert code == 0, err
+    assert "row visage-appearance-only is left out: tracker=visage-appearance-only: VISAGE: levels" in out
+
+
+def test_two_processes_do_not_share_a_run_directory(run, finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        code, _, err = run("tracker=visage", *words_of(finished, run_dir=tmp_path / "run"))
+    assert code == 2
+    assert "is in use by another process" in err
 
 
 def test_weights_of_another_architecture(run, finished, tmp_path):

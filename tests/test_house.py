@@ -95,3 +95,8 @@ def test_no_path_of_a_machine() -> None:
             hits += [f"{path.relative_to(ROOT)}: {match.group()}" for match in machine_path.finditer(text)]
     assert len(files) > len(MODULES)
     assert not hits
+
+
+def test_the_readme_is_filled_in() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert not re.findall(r"__[A-Z]+__", page.read_text(encoding="utf-8")), page

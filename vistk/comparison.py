@@ -20,6 +20,7 @@ from vistk.data.transforms import resize_for_test
 from vistk.data.ytvis import YTVIS
 from vistk.engine.infer import TrackedVideo, track_video
 from vistk.engine.progress import progress_bar
+from vistk.evaluation.files import GroundTruth
 from vistk.evaluation.report import evaluate
 from vistk.evaluation.tables import comparison_table, to_markdown, write_table
 from vistk.files import write_text
@@ -122,12 +123,14 @@ def compare(
     segmenter: Segmenter,
     rows: Mapping[str, Tracker[Any]],
     sources: Mapping[str, YTVIS],
+    truth: Mapping[str, GroundTruth],
     accelerator: Accelerator,
     facts: Mapping[str, Any],
 ) -> Path:
     """Track and score every row on every split; write results, metrics and tables into ``run_dir``.
 
     Args:
+        truth: annotations of the splits that have them.
         facts: further entries of the table's card.
 
     Returns:
@@ -145,7 +148,7 @@ def compare(
             path = write_text(run_dir / "rows" / row / split / "results.json", json.dumps(total["results"]))
             if not source.has_annotations:
                 continue
-            report = evaluate(source.json_path, path, score_threshold=config.evaluation.track_score)
+            report = evaluate(truth[split], path, score_threshold=config.evaluation.track_score)
             metrics[row][split] = dict(report.metrics) | {
                 "identity_permutations": total["identical"] / max(total["frames"], 1),
                 "frames_per_second": total["frames"]
@@ -183,6 +186,7 @@ def _card(
         "seeds": config.seed,
         "kept predictions": config.evaluation.keep_top,
         "test size": f"short side {side}" if side else "as the files are",
+        "rescored": config.evaluation.rescore,
         "score threshold": f"{config.evaluation.track_score} (AssA, IDF1)",
         "commit": _commit(),
         **facts,
@@ -192,6 +196,7 @@ def _card(
         else None,
         "peak memory": memory,
         "processes": accelerator.num_processes,
+        "precision of training": accelerator.mixed_precision,
         "torch": torch.__version__,
         "command": "experiments/run.py " + " ".join(sys.argv[1:]),
     }

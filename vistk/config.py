@@ -1,6 +1,6 @@
 """The configuration of a run: one dataclass, composed from words with Hydra's grammar.
 
-``compose(["tracker=visage", "data=ovis", "train.lr=1e-4"])`` picks one option of each group
+``compose(["tracker=visage", "data=ytvis", "train.lr=1e-4"])`` picks one option of each group
 (:data:`DEFAULT_SCHEMA`), sets keys, and checks every value against the dataclasses, which stand next
 to the classes they configure. The words also name the run directory, so that saying the same words
 again finds the same run; the clock has no part in it. ``config.yaml`` in that directory replays it.

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from vistk.comparison import compare
@@ -20,6 +22,7 @@ from vistk.data.config import SyntheticConfig
 from vistk.data.synthetic import ensure
 from vistk.data.ytvis import YTVIS, DataError, find_split
 from vistk.engine.train import train
+from vistk.evaluation.files import load_ground_truth
 from vistk.files import file_hash
 from vistk.models.checkpoints import CheckpointError, load_into, load_weights, save_weights
 from vistk.models.segmenter import Segmenter
@@ -50,16 +53,24 @@ def run(composed: Composed) -> Path:
         OSError: a file cannot be read or written.
         vistk.engine.train.Interrupted: stopped on request; the same words resume.
     """
+    accelerator = _accelerator(composed.config)
+    if not accelerator.is_main_process:
+        return _run(composed, accelerator)
+    composed.run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        # After Ctrl-C a launcher may return before its child has written the checkpoint.
+        with FileLock(composed.run_dir / ".lock", timeout=0):
+            return _run(composed, accelerator)
+    except Timeout:
+        raise ConfigError(f"{composed.run_dir} is in use by another process; wait for it to end") from None
+
+
+def _run(composed: Composed, accelerator: Accelerator) -> Path:
     config: RunConfig = composed.config
     run_dir = composed.run_dir
-    accelerator = _accelerator(config)
+    metrics_path = run_dir / "metrics.json"
     if accelerator.is_main_process:
         save(composed)
-    accelerator.wait_for_everyone()
-    metrics_path = run_dir / "metrics.json"
-    if not config.resume and accelerator.is_main_process:
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-        metrics_path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     if config.resume and metrics_path.exists():
         accelerator.print(f"{metrics_path} is there already; resume=false runs it again\n")
@@ -70,23 +81,40 @@ def run(composed: Composed) -> Path:
     training = not config.eval_only
     sources = open_splits(config.data, [train_split] if training else [], accelerator)
     evaluation = open_splits(config.data, config.data.eval_splits, accelerator)
+    truth = {split: load_ground_truth(s.json_path) for split, s in evaluation.items() if s.has_annotations}
     categories = _common_categories([*sources.values(), *evaluation.values()])
     torch.manual_seed(config.seed)
     segmenter = Segmenter(config.segmenter, len(categories))
     tracker = build_tracker(config.choices["tracker"], config.tracker, segmenter)
     start = start_weights(config, accelerator)
     fits = load_start_weights(start, config, segmenter, tracker, categories, accelerator)
+    rows = build_rows(config, segmenter, tracker, accelerator)
+    if not config.resume and accelerator.is_main_process:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        metrics_path.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+
     if training:
         _train(composed, fits, segmenter, tracker, sources[train_split], accelerator)
+    _same_on_all_processes(segmenter, accelerator)
+    for row in rows.values():
+        if row.state_dict():  # those with heads have the trained ones: build_rows left out all others
+            row.load_state_dict(tracker.state_dict())
+        row.to(accelerator.device).eval()
     segmenter.to(accelerator.device).eval()
-    tracker.to(accelerator.device).eval()
     facts = {
         "config hash": config_hash(config),
         "weights hash": file_hash(run_dir / WEIGHTS if training else start),
         "start weights hash": file_hash(start),
     }
-    rows = build_rows(config, segmenter, tracker, accelerator)
-    return compare(config, run_dir, segmenter, rows, evaluation, accelerator, facts)
+    return compare(config, run_dir, segmenter, rows, evaluation, truth, accelerator, facts)
+
+
+def _same_on_all_processes(module: nn.Module, accelerator: Accelerator) -> None:
+    """Running statistics of batch norms from process 0, whose weights were saved."""
+    if accelerator.num_processes > 1:
+        for buffer in module.buffers():
+            buffer.copy_(broadcast(buffer.to(accelerator.device), from_process=0))
 
 
 def _train(
@@ -136,7 +164,7 @@ def _accelerator(config: RunConfig) -> Accelerator:
     )
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != accelerator.num_processes:
-        raise RuntimeError(f"launched as {world} processes, but Accelerate sees {accelerator.num_processes}")
+        raise ConfigError(f"launched as {world} processes, but Accelerate sees {accelerator.num_processes}")
     return accelerator
 
 
@@ -222,10 +250,16 @@ def load_start_weights(
         CheckpointError: the file is missing, broken or of another architecture.
     """
     if path is None:
+        if config.eval_only:
+            raise CheckpointError("eval_only=true evaluates trained weights: say weights=FILE")
         return False
     state, metadata = load_weights(path)
     weights = _part(state, "segmenter.")
     other_classes = metadata.get("categories") != {str(k): v for k, v in categories.items()}
+    if other_classes and config.eval_only:
+        raise CheckpointError(
+            f"weights {path} know the classes {metadata.get('categories')}, the data has {dict(categories)}"
+        )
     if other_classes:
         fresh = {k: v for k, v in segmenter.state_dict().items() if k.startswith(CLASS_PARTS)}
         weights = {k: v for k, v in weights.items() if not k.startswith(CLASS_PARTS)} | fresh
@@ -234,38 +268,44 @@ def load_start_weights(
         )
     load_into(segmenter, weights, str(path))
     heads = _part(state, "tracker.")
-    if heads and metadata.get("tracker") is not None:
-        same = get_tracker(metadata["tracker"])[0] is type(tracker)
-        if same:
-            load_into(tracker, heads, str(path))
-        else:
-            accelerator.print(f"{path} holds heads of tracker {metadata['tracker']}: not used")
-    if config.eval_only and other_classes:
+    if heads and {k: v.shape for k, v in heads.items()} == {
+        k: v.shape for k, v in tracker.state_dict().items()
+    }:
+        load_into(tracker, heads, str(path))
+    elif config.eval_only and tracker.state_dict():
         raise CheckpointError(
-            f"weights {path} know the classes {metadata.get('categories')}, not those of the data"
+            f"weights {path} hold heads of tracker {metadata.get('tracker')}, not those of "
+            f"tracker={config.choices['tracker']}, which eval_only=true would evaluate untrained"
         )
+    elif heads:
+        accelerator.print(f"{path} holds heads of tracker {metadata.get('tracker')}: not used")
     return not other_classes
 
 
 def build_rows(
     config: RunConfig, segmenter: Segmenter, trained: Tracker[Any], accelerator: Accelerator
 ) -> dict[str, Tracker[Any]]:
-    """The trackers of the table: the trained one, its ablations on its weights, and those without weights."""
+    """The trackers of the table: the trained one, its ablations, and those without weights.
+
+    Raises:
+        vistk.trackers.registry.TrackerNameError: a row has no tracker.
+    """
     name = config.choices["tracker"]
-    family = ABLATIONS[name][0] if name in ABLATIONS else name
     rows: dict[str, Tracker[Any]] = {}
     for row in dict.fromkeys([*config.evaluation.rows, name]):
-        _, row_config = get_tracker(row)
         if row == name:
             rows[row] = trained
             continue
-        if row in ABLATIONS and ABLATIONS[row][0] == family and name == family:
+        _, row_config = get_tracker(row)
+        if row in ABLATIONS and ABLATIONS[row][0] == name:
             row_config = dataclasses.replace(config.tracker, **ABLATIONS[row][1])
-        tracker = build_tracker(row, row_config, segmenter).to(accelerator.device).eval()
+        try:
+            tracker = build_tracker(row, row_config, segmenter)
+        except ConfigError as error:  # the ablation of a tracker that the words have changed
+            accelerator.print(f"row {row} is left out: {error}")
+            continue
         own, given = tracker.state_dict(), trained.state_dict()
-        if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in given.items()}:
-            tracker.load_state_dict(given)
-        elif own:
+        if own and {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in given.items()}:
             accelerator.print(f"row {row} is left out: it has heads that tracker={name} did not train")
             continue
         rows[row] = tracker

@@ -29,6 +29,18 @@ class ConfigError(ValueError):
         self.key = key
 
 
+def require_at_least(owner: str, config: Any, **minima: float) -> None:
+    """For ``__post_init__``: fields that must not be below a number.
+
+    Raises:
+        ConfigError: names the key, what was found and what was expected.
+    """
+    for name, minimum in minima.items():
+        value = getattr(config, name)
+        if not value >= minimum:  # NaN too
+            raise ConfigError(f"{owner}.{name} is {value}, expected {minimum} or more", join(owner, name))
+
+
 def is_schema(value: Any) -> bool:
     """Whether ``value`` is a dataclass or an instance of one."""
     return dataclasses.is_dataclass(value)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -186,6 +188,32 @@ def test_the_global_generator_is_left_undisturbed(source):
     for workers in (0, 1):
         next(iter(loader(source, num_workers=workers)))
         assert torch.equal(torch.get_rng_state(), before)
+
+
+class ProcessOfSample(ClipDataset):
+    """Says in a pixel's place which process made the sample."""
+
+    def sample(self, seed, index, num_frames):
+        images, targets = super().sample(seed, index, num_frames)
+        digits = torch.tensor([os.getpid() >> shift & 255 for shift in (0, 8, 16)], dtype=torch.uint8)
+        images[0, :, 0, 0] = digits
+        return images, targets
+
+
+def test_workers_outlive_an_interrupt(source):
+    batches = iter(
+        make_loader(
+            ProcessOfSample(source, PLAIN), batch_size=1, num_frames=1, seed=0, total_steps=8, num_workers=1
+        )
+    )
+    makers = []
+    for batch in batches:
+        low, middle, high = batch.images[0, 0, :, 0, 0].tolist()
+        makers.append(low | middle << 8 | high << 16)
+        assert makers[-1] != os.getpid()
+        os.kill(makers[-1], signal.SIGINT)
+    assert len(makers) == 8
+    assert len(set(makers)) == 1
 
 
 def test_nothing_to_learn_from_is_an_error(source):

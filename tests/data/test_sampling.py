@@ -85,6 +85,12 @@ def test_one_frame_clips():
     assert {sample_frames(Stream(k), 2, 1, 5)[0] for k in range(20)} == {0, 1}
 
 
+@pytest.mark.parametrize("num_frames", [0, -1])
+def test_a_clip_without_frames_is_refused(num_frames):
+    with pytest.raises(ValueError, match=f"num_frames is {num_frames}, expected 1 or more"):
+        sample_frames(Stream(0), 7, num_frames, None)
+
+
 @pytest.mark.parametrize("start", [0, 2])
 def test_ranks_share_out_the_global_batch(start):
     both = [list(StepSampler(3, start, 5, rank, 2)) for rank in range(2)]

@@ -28,6 +28,11 @@ def uncompressed(mask):
     return {"size": list(mask.shape), "counts": ([0] if column_major[0] else []) + runs}
 
 
+def masks_of(data, video, t):
+    """All masks of a frame, ``(N, H, W)``."""
+    return torch.stack([data.instance_mask(video, annotation, t) for annotation in video.annotations])
+
+
 POLYGON = [[3, 2, 9, 2, 9, 5, 3, 5]]
 
 
@@ -103,10 +108,10 @@ def test_every_encoding_gives_the_mask(content, write, encoding):
     content["annotations"][0]["segmentations"] = [None, None, encoding]
     data = YTVIS.load(*write(content))
     video = data.videos[0]
-    masks = data.frame_masks(video, 2)
+    masks = masks_of(data, video, 2)
     assert masks.dtype == torch.bool
     assert torch.equal(masks, torch.from_numpy(np.stack([BOX, np.zeros_like(BOX)])))
-    assert not data.frame_masks(video, 0).any()
+    assert not masks_of(data, video, 0).any()
     assert data.frame_rles(video, 2)[0]["counts"] == compressed(BOX)["counts"]
 
 
@@ -116,7 +121,7 @@ def test_an_rle_that_starts_with_a_one(content, write):
     content["annotations"][0]["segmentations"][0] = uncompressed(corner)
     data = YTVIS.load(*write(content))
     assert uncompressed(corner)["counts"][0] == 0
-    assert torch.equal(data.frame_masks(data.videos[0], 0)[0], torch.from_numpy(corner))
+    assert torch.equal(masks_of(data, data.videos[0], 0)[0], torch.from_numpy(corner))
 
 
 def test_missing_areas_are_counted(content, write):
@@ -126,11 +131,12 @@ def test_missing_areas_are_counted(content, write):
     assert data.videos[0].annotations[1].areas == (None, 18.0, None)
 
 
-def test_a_split_without_annotations(content, write):
-    del content["annotations"]
-    data = YTVIS.load(*write(content))
+@pytest.mark.parametrize("annotations", [KeyError, None, []], ids=["missing", "null", "empty"])
+def test_a_split_without_annotations(content, write, annotations):
+    data = YTVIS.load(*write(at(content, ["annotations"], annotations)))
     assert not data.has_annotations
-    assert data.frame_masks(data.videos[0], 0).shape == (0, HEIGHT, WIDTH)
+    assert [video.annotations for video in data.videos] == [(), ()]
+    assert data.frame_rles(data.videos[0], 0) == ()
 
 
 def test_a_video_without_frames(content, write):
@@ -212,12 +218,29 @@ ANNOTATION = r"annotations\[0\] \(id 0\) of video 11: "
         (
             ["annotations", 0, "areas", 2],
             "18",
-            ANNOTATION + "field 'areas', frame 2 is '18', expected numbers",
+            ANNOTATION + "field 'areas', frame 2 is '18', expected a finite number or null",
         ),
+        (
+            ["annotations", 0, "areas", 0],
+            float("nan"),
+            ANNOTATION + "field 'areas', frame 0 is nan, expected",
+        ),
+        (
+            ["annotations", 0, "areas", 2],
+            float("inf"),
+            ANNOTATION + "field 'areas', frame 2 is inf, expected",
+        ),
+        (["annotations"], {}, r"train.json: field 'annotations' is \{\}, expected a list"),
         (
             ["annotations", 0, "occlusion", 2],
             1,
-            ANNOTATION + "field 'occlusion', frame 2 is 1, expected strings",
+            ANNOTATION + "field 'occlusion', frame 2 is 1, expected null",
+        ),
+        (
+            ["annotations", 0, "occlusion", 0],
+            "severe",
+            ANNOTATION + "field 'occlusion', frame 0 is 'severe', expected null or one of no_occlusion, "
+            "slight_occlusion, severe_occlusion$",
         ),
         (
             ["annotations", 0, "segmentations", 2, "size"],
@@ -286,11 +309,24 @@ def test_bad_images(content, write):
             data.read_frame(video, 2)
 
 
-def test_a_damaged_encoding_is_named_when_it_is_read(content, write):
-    content["annotations"][0]["segmentations"][0]["counts"] = "PPPPPPPP"
-    data = YTVIS.load(*write(content))
-    with pytest.raises(DataError, match="annotation 0 of video 11: field 'segmentations', frame 0 cannot be"):
-        data.frame_masks(data.videos[0], 0)
+@pytest.mark.parametrize(
+    ("counts", "found"),
+    [
+        (compressed(BOX[:, :-1])["counts"], "cover 154 pixels"),
+        ("1", "cover 1 pixels"),
+        ("PPPPPPPP", "are not a compressed RLE"),
+        ("", "are not a compressed RLE"),
+    ],
+)
+@pytest.mark.parametrize("areas", [[18, None, 18], None])
+def test_counts_that_do_not_cover_the_frame_are_named(content, write, counts, found, areas):
+    entry = content["annotations"][0]
+    entry["areas"] = areas
+    entry["segmentations"] = [compressed(BOX), None, compressed(BOX) | {"counts": counts}]
+    message = ANNOTATION + f"field 'segmentations', frame 2: the counts {found}, expected 161 pixels$"
+    with pytest.raises(DataError, match=message) as error:
+        YTVIS.load(*write(content))
+    assert "train.json" in str(error.value)
 
 
 @pytest.mark.parametrize(

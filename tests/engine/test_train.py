@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -41,8 +40,19 @@ def test_schedules():
     assert [lr_factor(steps, s) for s in (49, 50, 74, 75)] == pytest.approx([1, 0.1, 0.1, 0.01])
     warm = TrainConfig(steps=100, warmup=3, schedule="multistep")
     assert [lr_factor(warm, s) for s in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
-    with pytest.raises(ConfigError, match=r"train\.schedule='linear'; expected one of cosine, multistep"):
-        lr_factor(TrainConfig(schedule="linear"), 0)
+    with pytest.raises(ConfigError, match=r"train\.schedule is 'linear', expected one of cosine, multistep"):
+        TrainConfig(schedule="linear")
+
+
+def test_values_out_of_range_are_refused():
+    with pytest.raises(ConfigError, match=r"train\.batch_size is 0, expected 1 or more"):
+        TrainConfig(batch_size=0)
+    with pytest.raises(ConfigError, match=r"train\.log_every is 0"):
+        TrainConfig(log_every=0)
+    with pytest.raises(ConfigError, match=r"train\.loss\.num_points is 0"):
+        SegmentationLossConfig(num_points=0)
+    with pytest.raises(ConfigError, match=r"segmenter\.hidden_dim is 64, expected an even multiple"):
+        TinySegmenterConfig(heads=3)
 
 
 def test_parameter_groups_are_the_published_ones():
@@ -177,12 +187,17 @@ def test_an_interrupted_run_resumes_to_the_same_losses(tmp_path, data_root, unin
     words = [f"run_dir={run_dir}", f"data.root={data_root}", *SMALL, "train.steps=6"]
     command = [sys.executable, str(ROOT / "experiments" / "run.py"), "tracker=visage", *words]
     with subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "data.num_workers=1"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         log = run_dir / "log.jsonl"
         while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= 2):
             pass
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
         output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
     assert "the same command resumes there" in output
@@ -204,20 +219,110 @@ def test_two_processes_have_the_losses_of_one(tmp_path, data_root, uninterrupted
         assert halves[row]["static"]["AP"] == pytest.approx(whole[row]["static"]["AP"], abs=1e-6)
 
 
-@pytest.mark.xdist_group("runs")
-def test_accumulated_micro_steps_are_steps(tmp_path, data_root):
-    run_dir = tmp_path / "run"
-    launch(run_dir, data_root, "train.steps=2", "train.accumulate=2")
-    assert [json.loads(line)["step"] for line in (run_dir / "log.jsonl").read_text().splitlines()] == [1, 2]
-    assert all(math.isfinite(loss) for loss in losses(run_dir))
+RANK_SCRIPT = """
+import sys, torch, torch.distributed as dist
+from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
+from vistk.ops.points import ClipPointSampler
+from vistk.structures import ClipTargets, FrameOutput
+rank, world, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=world)
+torch.manual_seed(0)
+logits, masks = torch.randn(2, 1, 5, 3), torch.randn(2, 1, 5, 16, 16)
+square = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+square[..., 3:9, 4:12] = True
+one = ClipTargets(torch.tensor([1]), torch.ones(1, 1, dtype=torch.bool), square)
+none = ClipTargets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.bool), square[:0])
+mine = [0, 1] if world == 1 else [rank]
+nothing = torch.empty(0)
+frames = FrameOutput(logits[mine], masks[mine], nothing, nothing, {})
+sampler = ClipPointSampler([7 + i for i in mine], torch.device("cpu"))
+criterion = SegmentationLoss(SegmentationLossConfig(num_points=83), 2)
+losses, _ = criterion(frames, [[one, none][i] for i in mine], sampler)
+total = torch.stack([losses[k] for k in ("class", "mask", "dice")])
+if world > 1:
+    dist.all_reduce(total)
+    total /= world
+if rank == 0:
+    torch.save(total, out)
+"""
 
 
 @pytest.mark.xdist_group("runs")
-def test_bfloat16_trains(tmp_path, data_root):
+def test_a_rank_without_instances_keeps_in_step(tmp_path):
+    """Losses of two ranks, one of which matches nothing, are those of one process with both clips."""
+    results = []
+    for world in (1, 2):
+        out = tmp_path / f"{world}.pt"
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", RANK_SCRIPT, str(rank), str(world), str(out)], env=environment()
+            )
+            for rank in range(world)
+        ]
+        assert [process.wait(timeout=120) for process in ranks] == [0] * world
+        results.append(torch.load(out))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.xdist_group("runs")
+def test_accumulated_micro_steps_are_averaged(tmp_path, data_root):
+    run_dir, fixed = tmp_path / "run", tmp_path / "fixed"
+    still = ("train.lr=0", "train.weight_decay=0")
+    launch(run_dir, data_root, "train.steps=3", "train.accumulate=2", *still)
+    launch(fixed, data_root, "train.steps=6", *still)
+    # with weights that stand still, a step of two micro-steps logs the mean of the two steps
+    single = losses(fixed)
+    pairs = [(a + b) / 2 for a, b in zip(single[::2], single[1::2], strict=True)]
+    assert losses(run_dir) == pytest.approx(pairs, rel=1e-6)
+
+
+@pytest.mark.xdist_group("runs")
+def test_bfloat16_trains_as_float32_does(tmp_path, data_root, uninterrupted):
     run_dir = tmp_path / "run"
     accelerate = (
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--mixed_precision", "bf16", "--num_processes", "1"),
     )
-    launch(run_dir, data_root, "train.steps=3", launcher=accelerate)
-    assert all(math.isfinite(loss) for loss in losses(run_dir))
+    launch(run_dir, data_root, "train.steps=6", launcher=accelerate)
+    assert losses(run_dir) != losses(uninterrupted)  # it is another precision
+    assert losses(run_dir)[:2] == pytest.approx(losses(uninterrupted)[:2], rel=0.03)
+
+
+@pytest.mark.xdist_group("runs")
+def test_another_launch_does_not_resume(tmp_path, data_root):
+    run_dir = tmp_path / "run"
+    launch(run_dir, data_root, "train.steps=3")
+    (run_dir / "metrics.json").unlink()
+    words = [f"run_dir={run_dir}", f"data.root={data_root}", *SMALL, "train.steps=3"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "run.py"), "tracker=visage", *words],
+        capture_output=True,
+        text=True,
+        env=environment(ACCELERATE_MIXED_PRECISION="bf16"),
+    )
+    assert done.returncode == 2
+    assert "was written with mixed_precision=no, this launch has bf16" in done.stderr
+
+
+@pytest.mark.xdist_group("runs")
+def test_a_full_disk_is_one_sentence(tmp_path, data_root, uninterrupted):
+    words = [
+        "tracker=visage",
+        f"run_dir={tmp_path / 'run'}",
+        f"data.root={data_root}",
+        *SMALL,
+        "train.steps=3",
+    ]
+    code = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        f"sys.argv = ['run.py', *{words!r}]\n"
+        f"runpy.run_path({str(ROOT / 'experiments' / 'run.py')!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr.strip().splitlines()[-1]
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert not (tmp_path / "run" / "metrics.json").exists()

@@ -10,7 +10,7 @@ from vistk.ops.masks import (
     covered_pixels,
     decode,
     encode,
-    frame_intersections,
+    first_broken,
     frame_iou,
     iou_from_counts,
     to_rle,
@@ -65,12 +65,31 @@ def test_covered_pixels(size):
 
 def test_covered_pixels_of_broken_counts():
     good = to_rle({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
-    broken = ["", "é", "ZZ", "o", "!", "P" * 9 + "0"]  # unfinished, no such digit, too long a number
+    # unfinished, no such digit, no character, too long a number, runs of 1, 7 and -2 pixels
+    broken = ["", "é", "ZZ", "o", "!", "\ud800", "P" * 9 + "0", "17N"]
     found = covered_pixels([good, *({"size": [2, 3], "counts": text} for text in broken), good])
     assert found.tolist() == [6, *[-1] * len(broken), 6]
     assert covered_pixels([{"size": [2, 3], "counts": "15"}]).tolist() == [6]
     assert covered_pixels([{"size": [2, 3], "counts": "14"}]).tolist() == [5]
     assert covered_pixels([]).tolist() == []
+
+
+def test_a_negative_run_is_broken_where_numbers_are_differences():
+    good = to_rle({"size": [2, 6], "counts": [1, 3, 2, 2, 4]}, 2, 6)
+    assert good["counts"] == "132O2"  # 1, 3, 2, then 2 - 3 and 4 - 2
+    # 1, 3, 2, then 3 - 6 = -3 and 2 + 7 = 9: together 12 pixels all the same
+    bad = good | {"counts": "132J7"}
+    assert covered_pixels([good, bad, good]).tolist() == [12, -1, 12]
+
+
+def test_the_first_broken_one_is_found_among_many():
+    good = to_rle({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
+    short, garbage = good | {"counts": "14"}, good | {"counts": "!"}
+    assert first_broken([]) is None
+    assert first_broken([good] * 3) is None
+    assert first_broken([good, short, garbage]) == (1, "the counts cover 5 pixels, expected 6 pixels")
+    many = [good] * 1500 + [garbage, short]
+    assert first_broken(many) == (1500, "the counts are not a compressed RLE, expected 6 pixels")
 
 
 def test_polygons():
@@ -110,11 +129,10 @@ def test_counts_against_pixels(size):
     a[0] = False
     pixels = (a[:, None] & b[None]).sum((2, 3))
     union = (a[:, None] | b[None]).sum((2, 3))
-    np.testing.assert_array_equal(frame_intersections(rles(a), rles(b)), pixels)
     expected = np.where(union > 0, pixels / np.maximum(union, 1), 0)
     np.testing.assert_array_equal(frame_iou(rles(a), rles(b)), expected)
-    with_none = frame_intersections([None, *rles(a)], [*rles(b), None])
-    np.testing.assert_array_equal(with_none[1:, :-1], pixels)
+    with_none = frame_iou([None, *rles(a)], [*rles(b), None])
+    np.testing.assert_array_equal(with_none[1:, :-1], expected)
     assert with_none[0].sum() == with_none[:, -1].sum() == 0
 
 

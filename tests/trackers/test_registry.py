@@ -79,6 +79,20 @@ def test_class_by_module_that_is_not_there(name: str, message: str) -> None:
         get_tracker(name)
 
 
+@pytest.mark.parametrize("config", ["", "Config = None", "Config = dict"])
+def test_class_without_a_config(monkeypatch: pytest.MonkeyPatch, tmp_path: object, config: str) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "plugin_without_config", raising=False)
+    with open(f"{tmp_path}/plugin_without_config.py", "w") as file:
+        file.write(f"from vistk.trackers.base import Tracker\nclass Mine(Tracker):\n    {config or 'pass'}\n")
+    install(monkeypatch, mine="plugin_without_config:Mine")
+    for name in ("mine", "plugin_without_config:Mine"):
+        with pytest.raises(
+            TrackerNameError, match=f"tracker '{name}': 'Mine' of .* has no dataclass 'Config'"
+        ):
+            get_tracker(name)
+
+
 def test_plugins_are_listed_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lazy="a_package_that_is_not_here:Tracker", my_tracker="vistk.trackers.visage:VISAGE")
     assert {"lazy", "my-tracker"} <= set(tracker_names())

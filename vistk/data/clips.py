@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,14 +89,9 @@ class _Numbered(Dataset[Clip]):
         return self.clips.sample(self.seed, index, self.num_frames)
 
 
-class _Collate:
-    """:func:`collate` with its divisor, as an object that can be sent to worker processes."""
-
-    def __init__(self, size_divisor: int) -> None:
-        self.size_divisor = size_divisor
-
-    def __call__(self, clips: Sequence[Clip]) -> ClipBatch:
-        return collate(clips, self.size_divisor)
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C goes to all processes at once, and the training loop wants to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_loader(
@@ -109,20 +105,21 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     num_workers: int = 0,
-    size_divisor: int = 32,
     pin_memory: bool = False,
 ) -> DataLoader[ClipBatch]:
     """Batches of steps ``start_step .. total_steps - 1`` on one rank, :class:`ClipBatch` each.
 
     The batch of a step depends on ``seed``, ``step``, ``rank`` and ``world`` alone. ``batch_size`` is per
     rank. With gradient accumulation count micro-steps. Torch's global generator is left undisturbed.
+    Worker processes ignore SIGINT: what an interrupt does is up to the process that reads the batches.
     """
     # Typed by what comes out: to a DataLoader's type, collation does not change what a data set holds.
     return DataLoader[Any](
         _Numbered(dataset, seed, num_frames),
         batch_sampler=StepSampler(batch_size, start_step, total_steps, rank, world),
-        collate_fn=_Collate(size_divisor),
+        collate_fn=collate,
         num_workers=num_workers,
+        worker_init_fn=_ignore_interrupts,
         pin_memory=pin_memory,
         # The loader draws a base seed from this; without it, from the generator that the model uses.
         generator=torch.Generator().manual_seed(seed),

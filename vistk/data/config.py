@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vistk.schema import ConfigError, join
+
 
 @dataclass
 class DataConfig:
@@ -35,6 +37,27 @@ class DataConfig:
     crop_range: list[int] = field(default_factory=lambda: [384, 600])
 
     num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("train_max_side", "test_short_side", "test_max_side"):
+            side = getattr(self, name)
+            self._expect(name, side is None or side >= 1, "1 or more pixels, or null")
+        for name in ("train_short_sides", "crop_short_sides"):
+            self._expect(name, all(side >= 1 for side in getattr(self, name)), "sides of 1 or more pixels")
+        for name in ("hflip", "colour_jitter", "crop"):
+            self._expect(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
+        self._expect("eval_splits", len(self.eval_splits) > 0, "at least one split")
+        self._expect("frame_range", self.frame_range is None or self.frame_range >= 0, "0 or more, or null")
+        self._expect("num_workers", self.num_workers >= 0, "0 or more")
+        ordered = len(self.crop_range) == 2 and 1 <= self.crop_range[0] <= self.crop_range[1]
+        self._expect("crop_range", ordered, "a lowest and a highest side, 1 <= lowest <= highest")
+        enough = self.crop == 0 or len(self.crop_short_sides) > 0
+        self._expect("crop_short_sides", enough, "at least one side where data.crop is above 0")
+
+    def _expect(self, name: str, fits: bool, expected: str) -> None:
+        if not fits:
+            key = join("data", name)
+            raise ConfigError(f"{key} is {getattr(self, name)}, expected {expected}", key)
 
 
 @dataclass

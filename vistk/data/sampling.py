@@ -85,7 +85,12 @@ def sample_frames(stream: Stream, length: int, num_frames: int, frame_range: int
             ``None``: anywhere in the video, so that frames tend to be far apart.
 
     Frames are distinct as long as there are enough; a shorter video repeats some of them.
+
+    Raises:
+        ValueError: ``num_frames`` is less than 1.
     """
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, expected 1 or more frames a clip")
     centre = stream.integer(0, length)
     low, high = (0, length) if frame_range is None else (centre - frame_range, centre + frame_range + 1)
     others = [t for t in range(max(low, 0), min(high, length)) if t != centre]

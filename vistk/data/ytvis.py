@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vistk.ops.masks import areas as mask_areas
-from vistk.ops.masks import decode, to_rle
+from vistk.ops.masks import decode, first_broken, to_rle
 from vistk.structures import RLE, InstanceAnnotation, VideoRecord
+
+OCCLUSION_WORDS = ("no_occlusion", "slight_occlusion", "severe_occlusion")
+"""How OVIS says how much of an object is hidden in a frame."""
 
 
 class DataError(ValueError):
@@ -33,7 +37,7 @@ class YTVIS:
     image_root: Path
     videos: tuple[VideoRecord, ...]  # in the file's order
     categories: Mapping[int, str]  # id to name, by rising id
-    has_annotations: bool  # False for the published validation and test splits
+    has_annotations: bool  # False for published validation and test splits: no list, or an empty one
 
     @property
     def category_ids(self) -> list[int]:
@@ -68,7 +72,7 @@ class YTVIS:
             )
         categories = _categories(content, json_path)
         videos = _videos(content, json_path)
-        has_annotations = content.get("annotations") is not None
+        has_annotations = content.get("annotations") not in (None, [])
         if has_annotations:
             videos = _with_annotations(content, videos, categories, json_path)
         return cls(json_path, image_root, tuple(videos.values()), categories, has_annotations)
@@ -105,27 +109,12 @@ class YTVIS:
         """The masks of frame ``t``, one entry per annotation of the video, ``None`` where it is absent."""
         return tuple(annotation.segmentations[t] for annotation in video.annotations)
 
-    def frame_masks(self, video: VideoRecord, t: int) -> Tensor:
-        """``(N, H, W)`` bool masks of frame ``t``, one per annotation of the video; empty where absent."""
-        masks = [self.instance_mask(video, annotation, t) for annotation in video.annotations]
-        return torch.stack(masks) if masks else torch.zeros(0, video.height, video.width, dtype=torch.bool)
-
     def instance_mask(self, video: VideoRecord, annotation: InstanceAnnotation, t: int) -> Tensor:
-        """``(H, W)`` bool mask of one annotation in frame ``t``; empty where it is absent.
-
-        Raises:
-            DataError: the text of the run-length encoding is damaged.
-        """
+        """``(H, W)`` bool mask of one annotation in frame ``t``; empty where it is absent."""
         rle = annotation.segmentations[t]
         if rle is None:
             return torch.zeros(video.height, video.width, dtype=torch.bool)
-        try:
-            return torch.from_numpy(decode(rle))
-        except ValueError as error:
-            raise DataError(
-                f"{self.json_path}: annotation {annotation.id} of video {video.video_id}: field "
-                f"'segmentations', frame {t} cannot be decoded: {error}"
-            ) from error
+        return torch.from_numpy(decode(rle))
 
 
 def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
@@ -225,7 +214,7 @@ def _with_annotations(
     content: dict[str, Any], videos: dict[int, VideoRecord], categories: dict[int, str], path: Path
 ) -> dict[int, VideoRecord]:
     """The videos with their annotations, in the file's order."""
-    of_video: dict[int, list[InstanceAnnotation]] = {identity: [] for identity in videos}
+    read: list[tuple[str, int, InstanceAnnotation]] = []
     seen: set[int] = set()
     for where, entry in _entries(content, "annotations", path):
         identity = _field(entry, "id", int, where, "an integer")
@@ -237,7 +226,11 @@ def _with_annotations(
         if video_id not in videos:
             raise DataError(f"{where}: field 'video_id' is {video_id}, expected the id of one of the videos")
         where = f"{where} of video {video_id}"
-        of_video[video_id].append(_annotation(entry, identity, videos[video_id], categories, where))
+        read.append((where, video_id, _annotation(entry, identity, videos[video_id], categories, where)))
+    _check_coverage([(where, annotation) for where, _, annotation in read])
+    of_video: dict[int, list[InstanceAnnotation]] = {identity: [] for identity in videos}
+    for _, video_id, annotation in read:
+        of_video[video_id].append(annotation if annotation.areas else _with_areas(annotation))
     return {
         identity: VideoRecord(
             identity, video.file_names, video.height, video.width, tuple(of_video[identity])
@@ -246,9 +239,34 @@ def _with_annotations(
     }
 
 
+def _check_coverage(read: list[tuple[str, InstanceAnnotation]]) -> None:
+    """Refuse masks whose runs do not cover their frame: decoded they are wrong, without an error.
+
+    All masks of a file at once: one by one it would take longer than reading the file.
+    """
+    masks = [
+        (where, t, rle)
+        for where, annotation in read
+        for t, rle in enumerate(annotation.segmentations)
+        if rle is not None
+    ]
+    broken = first_broken([rle for _, _, rle in masks])
+    if broken is not None:
+        where, t, _ = masks[broken[0]]
+        raise DataError(f"{where}: field 'segmentations', frame {t}: {broken[1]}")
+
+
+def _with_areas(annotation: InstanceAnnotation) -> InstanceAnnotation:
+    rles = annotation.segmentations
+    counted = mask_areas(rles).tolist()
+    sizes = tuple(None if rle is None else area for rle, area in zip(rles, counted, strict=True))
+    return replace(annotation, areas=sizes)
+
+
 def _annotation(
     entry: Any, identity: int, video: VideoRecord, categories: dict[int, str], where: str
 ) -> InstanceAnnotation:
+    """An entry as it stands; without areas if the file gives none."""
     category = _field(entry, "category_id", int, where, "an integer")
     if category not in categories:
         raise DataError(
@@ -263,26 +281,31 @@ def _annotation(
             rles.append(None if segmentation is None else to_rle(segmentation, video.height, video.width))
         except (ValueError, TypeError) as error:
             raise DataError(f"{where}: field 'segmentations', frame {t}: {error}") from error
-    if entry.get("areas") is None:
-        sizes = [None if rle is None else float(a) for rle, a in zip(rles, mask_areas(rles), strict=True)]
-    else:
-        sizes = list(_per_frame(entry, "areas", video, where, int | float, "numbers or null"))
+    sizes: tuple[float | None, ...] = ()
+    if entry.get("areas") is not None:
+        sizes = tuple(_per_frame(entry, "areas", video, where))
+        for t, size in enumerate(sizes):
+            if size is not None and not (isinstance(size, int | float) and math.isfinite(size)):
+                raise DataError(
+                    f"{where}: field 'areas', frame {t} is {_short(size)}, expected a finite number or null"
+                )
     occlusion = None
     if entry.get("occlusion") is not None:
-        occlusion = tuple(_per_frame(entry, "occlusion", video, where, str, "strings or null"))
-    return InstanceAnnotation(identity, category, bool(iscrowd), tuple(rles), tuple(sizes), occlusion)
+        occlusion = tuple(_per_frame(entry, "occlusion", video, where))
+        for t, word in enumerate(occlusion):
+            if word is not None and word not in OCCLUSION_WORDS:
+                raise DataError(
+                    f"{where}: field 'occlusion', frame {t} is {_short(word)}, expected null or one of "
+                    f"{', '.join(OCCLUSION_WORDS)}"
+                )
+    return InstanceAnnotation(identity, category, bool(iscrowd), tuple(rles), sizes, occlusion)
 
 
-def _per_frame(
-    entry: Any, name: str, video: VideoRecord, where: str, kinds: Any = object, expected: str = ""
-) -> list[Any]:
-    """A field with one entry per frame of the video, or null."""
+def _per_frame(entry: Any, name: str, video: VideoRecord, where: str) -> list[Any]:
+    """A field with one entry per frame of the video."""
     values = _field(entry, name, list, where, f"a list of {len(video)} entries")
     if len(values) != len(video):
         raise DataError(
             f"{where}: field '{name}' has {len(values)} entries, expected {len(video)}, one per frame"
         )
-    for t, value in enumerate(values):
-        if value is not None and not isinstance(value, kinds):
-            raise DataError(f"{where}: field '{name}', frame {t} is {_short(value)}, expected {expected}")
     return values

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vistk.models.segmenter import Segmenter
 from vistk.ops.masks import encode
+from vistk.schema import require_at_least
 from vistk.structures import (
     RLE,
     FinishedMasks,
@@ -44,6 +45,9 @@ class EvalConfig:
     keep_top: int = 10  # predictions kept a video; published: MinVIS 10, VISAGE the number of classes
     rescore: bool = True  # multiply scores by the mean mask probability inside the mask (VISAGE; not MinVIS)
     track_score: float = 0.1  # tracks below this video score are left out of AssA and IDF1
+
+    def __post_init__(self) -> None:
+        require_at_least("evaluation", self, window=1, keep_top=1, track_score=0)
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,29 @@ def segment_video(
     """
     for first in range(0, len(frames), window):
         images = torch.stack([read() for read in frames[first : first + window]]).to(device)
-        with torch.inference_mode():
-            out = segmenter(images[None])
-            described = {name: tracker.describe(out) for name, tracker in describers.items()}
-            h, w = out.mask_logits.shape[-2:]
-            stride = segmenter.backbone.strides["res2"]
-            size = FrameSize((h * stride, w * stride), (images.shape[-2], images.shape[-1]), output_size)
-            for t in range(len(images)):
-                masks = finish_masks(out.mask_logits[0, t], size)
-                yield (
-                    {
-                        name: replace(queries[0, t].to("cpu"), masks=masks, mask_logits=None)
-                        for name, queries in described.items()
-                    },
-                    size,
-                )
+        yield from _segment_window(segmenter, describers, images, output_size)
+
+
+@torch.inference_mode()
+def _segment_window(
+    segmenter: Segmenter, describers: Mapping[str, Tracker], images: Tensor, output_size: tuple[int, int]
+) -> list[tuple[dict[str, FrameQueries], FrameSize]]:
+    """Finished queries of the frames of one window ``(T, 3, H, W)``; not a generator, see the decorator."""
+    out = segmenter(images[None])
+    described = {
+        name: replace(tracker.describe(out), mask_logits=None).to("cpu")
+        for name, tracker in describers.items()
+    }
+    h, w = out.mask_logits.shape[-2:]
+    stride = segmenter.backbone.strides["res2"]
+    size = FrameSize((h * stride, w * stride), (images.shape[-2], images.shape[-1]), output_size)
+    frames = []
+    for t in range(len(images)):
+        masks = finish_masks(out.mask_logits[0, t], size)
+        frames.append(
+            ({name: replace(queries[0, t], masks=masks) for name, queries in described.items()}, size)
+        )
+    return frames
 
 
 class VideoScores:
@@ -134,6 +146,8 @@ class VideoScores:
         """
         logits = frame.logits.double().cpu()
         indices: Sequence[int] = frame.query_index.tolist()
+        if frame.mask_logits is None and min(indices, default=0) < 0:
+            raise ValueError("a tracked frame has query_index -1, but no mask_logits of its own")
         if frame.mask_logits is not None:
             masks, indices = finish_masks(frame.mask_logits, size), range(len(indices))
         for row, (track, query) in enumerate(zip(frame.track_ids.tolist(), indices, strict=True)):

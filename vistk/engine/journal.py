@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vistk.files import write_text
+
 
 class JsonLines:
     """A log of one json object a line. Lines of steps after ``keep_below`` are dropped on resume."""
 
     def __init__(self, path: Path, keep_below: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if path.exists():
             for line in path.read_text().splitlines():
@@ -21,7 +22,7 @@ class JsonLines:
                     break
                 if row["step"] <= keep_below:
                     kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
         self.path = path
 
     def write(self, row: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import signal
 import time
@@ -24,9 +25,11 @@ from vistk.engine.progress import progress_bar
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
 from vistk.models.segmenter import Segmenter
 from vistk.ops.points import ClipPointSampler
-from vistk.schema import ConfigError
+from vistk.schema import ConfigError, require_at_least
 from vistk.structures import ClipBatch
 from vistk.trackers.base import Tracker
+
+SCHEDULES = ("cosine", "multistep")
 
 
 def small_model_loss() -> SegmentationLossConfig:
@@ -62,6 +65,16 @@ class TrainConfig:
     checkpoint_every: int = 250  # steps
     loss: SegmentationLossConfig = field(default_factory=small_model_loss)
 
+    def __post_init__(self) -> None:
+        ones = ("batch_size", "num_frames", "accumulate", "log_every", "checkpoint_every")
+        require_at_least("train", self, steps=0, warmup=0, dense_only=0, **dict.fromkeys(ones, 1))
+        if self.schedule not in SCHEDULES:
+            near = difflib.get_close_matches(self.schedule, SCHEDULES, 1, 0.0)[0]
+            raise ConfigError(
+                f"train.schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}; "
+                f"nearest is {near!r}"
+            )
+
 
 @dataclass
 class StillsTrainConfig(TrainConfig):
@@ -94,13 +107,8 @@ class JointTrainConfig(TrainConfig):
     loss: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
 
 
-SCHEDULES = ("cosine", "multistep")
-
-
 def lr_factor(config: TrainConfig, step: int) -> float:
     """Factor on every learning rate at an optimiser step; a pure function, so nothing need be saved."""
-    if config.schedule not in SCHEDULES:
-        raise ConfigError(f"train.schedule={config.schedule!r}; expected one of {', '.join(SCHEDULES)}")
     warm = min(1.0, (step + 1) / (config.warmup + 1))
     if config.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * step / max(config.steps, 1)))
@@ -255,6 +263,7 @@ def train(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         num_workers=num_workers,
+        pin_memory=accelerator.device.type == "cuda",
     )
     batches = iter(loader)
     log = JsonLines(run_dir / "log.jsonl", keep_below=start) if accelerator.is_main_process else None
@@ -264,13 +273,16 @@ def train(
             torch.manual_seed(_mix(seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * lr_factor(config, step)
+            mean: dict[str, Tensor] = {}
             for micro in range(config.accumulate):
                 batch = next(batches).to(accelerator.device, non_blocking=True)
                 seeds = _clip_seeds(seed, step * config.accumulate + micro, config.batch_size, accelerator)
                 with accelerator.accumulate(wrapped):
                     losses = wrapped(batch, seeds, step < config.dense_only)
-                    total = torch.stack([loss.float() for loss in losses.values()]).sum()
-                    accelerator.backward(total)
+                    _refuse_not_finite(losses, step)
+                    for name, loss in losses.items():
+                        mean[name] = mean.get(name, 0.0) + loss.detach().float() / config.accumulate
+                    accelerator.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
                     optimizer.step()
@@ -278,11 +290,11 @@ def train(
             done = step + 1
             stop = interrupt.agreed(accelerator)
             if done % config.log_every == 0 or done == config.steps or stop:
-                _log(log, bar, accelerator, step, losses, optimizer.param_groups[0]["lr"])
+                _log(log, bar, accelerator, step, mean, optimizer.param_groups[0]["lr"])
             bar.update()
             if done % config.checkpoint_every == 0 or done == config.steps or stop:
                 checkpoints.save(done)
-            if stop and done < config.steps:
+            if stop:
                 raise Interrupted(
                     f"stopped after step {done} of {config.steps}; the same command resumes there"
                 )
@@ -302,6 +314,16 @@ def _clip_seeds(seed: int, micro_step: int, batch_size: int, accelerator: Accele
     return [_mix(seed, first + j) for j in range(batch_size)]
 
 
+def _refuse_not_finite(losses: dict[str, Tensor], step: int) -> None:
+    """Before a step of the optimiser would spread NaN into weights and checkpoints."""
+    finite = torch.stack([loss.detach().float() for loss in losses.values()]).isfinite().tolist()
+    if not all(finite):
+        bad = ", ".join(name for name, good in zip(losses, finite, strict=True) if not good)
+        raise FloatingPointError(
+            f"loss {bad} is not finite at step {step + 1}; lower train.lr or train.clip_norm"
+        )
+
+
 def _log(
     log: JsonLines | None,
     bar: tqdm,
@@ -312,14 +334,7 @@ def _log(
 ) -> None:
     """Mean losses over processes to the log and, summed by kind, to the progress bar."""
     names = sorted(losses)
-    values = accelerator.reduce(
-        torch.stack([losses[name].detach().float() for name in names]), "mean"
-    ).tolist()
-    if not all(math.isfinite(value) for value in values):
-        bad = ", ".join(name for name, value in zip(names, values, strict=True) if not math.isfinite(value))
-        raise FloatingPointError(
-            f"loss {bad} is not finite at step {step + 1}; lower train.lr or train.clip_norm"
-        )
+    values = accelerator.reduce(torch.stack([losses[name] for name in names]), "mean").tolist()
     if log is None:
         return
     row = dict(zip(names, values, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 
 from vistk.evaluation.files import GroundTruth
 from vistk.evaluation.hota import TrackingCounts, tracking_metrics
-from vistk.evaluation.ytvis_ap import IOU_THRESHOLDS, RECALL_POINTS, CellMatches, Matches
+from vistk.evaluation.ytvis_ap import IOU_THRESHOLDS, RECALL_POINTS, CellMatches, MatchedCells
 
 TRACKING_METRICS = ("HOTA", "DetA", "AssA", "IDF1")
 
@@ -27,7 +27,7 @@ class Scored(Protocol):
     def ground_truth(self) -> GroundTruth: ...
 
     @property
-    def matches(self) -> Matches: ...
+    def matches(self) -> MatchedCells: ...
 
     @property
     def tracking(self) -> TrackingCounts: ...

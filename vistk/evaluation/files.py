@@ -14,10 +14,11 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from vistk.data.ytvis import OCCLUSION_WORDS
 from vistk.ops import masks as mask_ops
 from vistk.structures import RLE
 
-OCCLUSION_LEVELS = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
+OCCLUSION_LEVELS = dict(zip(OCCLUSION_WORDS, (0.0, 0.25, 0.75), strict=True))
 
 
 class EvaluationFileError(ValueError):
@@ -326,13 +327,9 @@ def _masks(where: str, segmentations: Any, size: tuple[int, int, int]) -> tuple[
         except (ValueError, TypeError) as error:
             raise EvaluationFileError(f"{where}: 'segmentations' of frame {t}: {error}") from error
     present = [t for t, mask in enumerate(masks) if mask is not None]
-    covered = mask_ops.covered_pixels([mask for mask in masks if mask is not None])
-    for t, pixels in zip(present, covered.tolist(), strict=True):
-        if pixels != height * width:
-            found = "are not a compressed RLE" if pixels < 0 else f"cover {pixels} pixels"
-            raise EvaluationFileError(
-                f"{where}: 'segmentations' of frame {t}: the counts {found}, expected {height * width} pixels"
-            )
+    broken = mask_ops.first_broken([mask for mask in masks if mask is not None])
+    if broken is not None:
+        raise EvaluationFileError(f"{where}: 'segmentations' of frame {present[broken[0]]}: {broken[1]}")
     return tuple(masks)
 
 

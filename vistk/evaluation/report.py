@@ -17,7 +17,7 @@ from vistk.evaluation.hota import TrackingCounts, track_cell, tracking_metrics
 from vistk.evaluation.overlaps import cells
 from vistk.evaluation.printing import markdown_table, percent
 from vistk.evaluation.ytvis_ap import (
-    Matches,
+    MatchedCells,
     accumulate,
     average_precision,
     average_recall,
@@ -39,7 +39,7 @@ class Report:
     metrics: Mapping[str, float | None]  # 0..1 (MOTA may be negative), None where undefined
     per_category: Mapping[str, Mapping[str, float | None]]  # by category name
     counts: Mapping[str, int]  # of videos, instances, predictions; of identity switches and the like
-    matches: Matches
+    matches: MatchedCells
     tracking: TrackingCounts
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def evaluate(
         matched.append(match_cell(cell, ranges))
         tracked.append((cell.video, cell.category, track_cell(cell, score_threshold)))
     num_videos = len(ground_truth.videos)
-    matches = Matches(ranges, num_videos, len(ground_truth.categories), tuple(matched))
+    matches = MatchedCells(ranges, num_videos, len(ground_truth.categories), tuple(matched))
     tracking = TrackingCounts.stack(tracked, score_threshold=score_threshold, num_videos=num_videos)
 
     accumulated = accumulate(matches)

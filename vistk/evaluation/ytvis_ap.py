@@ -53,7 +53,7 @@ class CellMatches:
 
 
 @dataclass(frozen=True)
-class Matches:
+class MatchedCells:
     """All matches of a results file."""
 
     ranges: tuple[str, ...]  # R names: those of AREA_RANGES, for OVIS then those of OCCLUSION_RANGES
@@ -144,7 +144,7 @@ def _out_of_range(areas: np.ndarray, ranges: tuple[str, ...]) -> np.ndarray:
     return out
 
 
-def accumulate(matches: Matches) -> Accumulated:
+def accumulate(matches: MatchedCells) -> Accumulated:
     """Precision at 101 recall points and highest recall, pooled over all videos."""
     shape = (matches.num_categories, len(matches.ranges), len(MAX_DETECTIONS))
     precision = -np.ones((len(IOU_THRESHOLDS), len(RECALL_POINTS), *shape))

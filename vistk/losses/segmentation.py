@@ -13,7 +13,7 @@ from torch import Tensor
 from vistk.losses.matching import FrameLabels, Matcher, Pairs, to_matches
 from vistk.ops.distributed import mean_over_processes
 from vistk.ops.points import PointSampler, sample_points, uncertain_points
-from vistk.schema import ConfigError
+from vistk.schema import ConfigError, require_at_least
 from vistk.structures import ClipTargets, FrameOutput, LayerOutput, Matches
 
 ABSENT_LABELS = ("kept", "released")
@@ -37,6 +37,9 @@ class SegmentationLossConfig:
     match_every_layer: bool = True  # false: the last layer's matching serves all layers
     absent_labels: str = "kept"  # kept | released, see FrameLabels
     dense_weight: float = 0.0  # per-pixel class loss, for segmenters with a dense head
+
+    def __post_init__(self) -> None:
+        require_at_least("train.loss", self, num_points=1, oversample=1, importance=0)
 
 
 class SegmentationLoss:
@@ -78,7 +81,7 @@ class SegmentationLoss:
         pairs = self._match(layers if self.config.match_every_layer else layers[:1], truth, sampler)
         if not self.config.match_every_layer:
             pairs = pairs * len(layers)
-        count = mean_over_processes(len(pairs[0].query), out.logits.device).clamp(min=1.0)
+        count = mean_over_processes(len(pairs[0].query), out.logits.device, at_least=1.0)
         losses: dict[str, Tensor] = {}
         for i, (layer, pair) in enumerate(zip(layers, pairs, strict=True)):
             suffix = "" if i == 0 else f"_{i - 1}"

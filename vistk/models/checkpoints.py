@@ -26,10 +26,17 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         path: destination, ``*.safetensors``.
         state: tensors by name; stored on the CPU, contiguous.
         metadata: json-serialisable facts about the weights (configuration, data, command).
+
+    Raises:
+        OSError: the file cannot be written, e.g. on a full disk.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    facts = {key: json.dumps(value) for key, value in metadata.items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in metadata.items()})
+        try:
+            save_file(tensors, temporary, metadata=facts)
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"weights {path} cannot be written: {error}") from error
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

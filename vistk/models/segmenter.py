@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vistk.models.backbone import Backbone
 from vistk.models.pixel_decoder import PixelDecoder
 from vistk.models.transformer_decoder import TransformerDecoder
+from vistk.schema import ConfigError, require_at_least
 from vistk.structures import FrameOutput
 
 SIZE_DIVISOR = 32
@@ -37,6 +38,15 @@ class SegmenterConfig:
     dense_head: bool = False  # per-pixel classes, for the dense loss
     pixel_mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])
     pixel_std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+
+    def __post_init__(self) -> None:
+        minima = dict.fromkeys(("num_queries", "heads", "points", "encoder_layers", "decoder_layers"), 1)
+        require_at_least("segmenter", self, hidden_dim=2, **minima)
+        if self.hidden_dim % self.heads or self.hidden_dim % 2:
+            raise ConfigError(
+                f"segmenter.hidden_dim is {self.hidden_dim}, expected an even multiple of "
+                f"segmenter.heads={self.heads}"
+            )
 
 
 @dataclass

@@ -91,12 +91,12 @@ def encode(masks: Tensor) -> list[RLE]:
 
 def covered_pixels(rles: Sequence[RLE]) -> np.ndarray:
     """``(N,)`` int64 pixels that the runs of each RLE cover, background included; -1 where the counts are
-    not a compressed RLE at all.
+    not a compressed RLE at all, or a run is negative.
 
     Anything but height x width is a broken mask, and pycocotools does not look: it computes nonsense,
     or never ends when it compares two masks that cover different numbers of pixels.
     """
-    texts = [rle["counts"].encode("utf-8") for rle in rles]
+    texts = [rle["counts"].encode("utf-8", "surrogatepass") for rle in rles]
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     digits = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - 48
     text_of = np.repeat(np.arange(len(texts)), lengths)
@@ -113,14 +113,32 @@ def covered_pixels(rles: Sequence[RLE]) -> np.ndarray:
         return np.full(len(texts), -1, dtype=np.int64)
     values = np.add.reduceat((digits & 31) << (5 * np.minimum(place, 6)), starts)
     values -= np.where(digits[ends] & 16, 1 << (5 * (np.minimum(place[ends], 6) + 1)), 0)
-    # From the fourth run on, a number is the difference to the run two before: so number m counts once
-    # for its own run and once for each later run of its colour (the first run stands alone).
-    runs = np.bincount(text_of[ends], minlength=len(texts))
-    m = np.arange(len(ends)) - (runs.cumsum() - runs)[text_of[ends]]
-    times = np.where(m == 0, 1, (runs[text_of[ends]] - 1 - m) // 2 + 1)
+    # From the fourth on, a number is the difference to the run two before; so in each text the runs are
+    # the cumulative sums of every other number, from the second on and from the third on.
+    counts = np.bincount(text_of[ends], minlength=len(texts))
+    place = np.arange(len(ends)) - (counts.cumsum() - counts)[text_of[ends]]
+    runs = values.copy()
+    for first in (1, 2):
+        chain = np.flatnonzero((place >= first) & (place % 2 == first % 2))
+        total = values[chain].cumsum()
+        start = np.maximum.accumulate(np.where(place[chain] == first, np.arange(len(chain)), 0))
+        runs[chain] = total - (total - values[chain])[start]
+    broken |= np.isin(np.arange(len(texts)), text_of[ends[runs < 0]])
     totals = np.zeros(len(texts), dtype=np.int64)
-    np.add.at(totals, text_of[ends], values * times)
+    np.add.at(totals, text_of[ends], runs)
     return np.where(broken, -1, totals)
+
+
+def first_broken(rles: Sequence[RLE]) -> tuple[int, str] | None:
+    """Position of the first RLE whose runs do not cover exactly its frame, and what is wrong with it."""
+    for first in range(0, len(rles), 128):  # a few megabytes at a time, about 100 bytes a character
+        chunk = rles[first : first + 128]
+        for i, (rle, pixels) in enumerate(zip(chunk, covered_pixels(chunk).tolist(), strict=True)):
+            expected = rle["size"][0] * rle["size"][1]
+            if pixels != expected:
+                found = "are not a compressed RLE" if pixels < 0 else f"cover {pixels} pixels"
+                return first + i, f"the counts {found}, expected {expected} pixels"
+    return None
 
 
 def areas(rles: Sequence[RLE | None]) -> np.ndarray:
@@ -132,11 +150,6 @@ def areas(rles: Sequence[RLE | None]) -> np.ndarray:
         chunk = present[first : first + 255]
         out[chunk] = coco_mask.area([rles[i] for i in chunk])
     return out
-
-
-def frame_intersections(a: Sequence[RLE | None], b: Sequence[RLE | None]) -> np.ndarray:
-    """``(len(a), len(b))`` float64 numbers of shared pixels between masks of one frame."""
-    return _shared_pixels(_sparse_iou(a, b), areas(a), areas(b))
 
 
 def frame_iou(a: Sequence[RLE | None], b: Sequence[RLE | None]) -> np.ndarray:

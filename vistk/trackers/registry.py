@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -111,5 +111,11 @@ def _load(point: EntryPoint) -> type[Tracker[Any]]:
         raise TrackerNameError(
             f"tracker {point.name!r}: {class_name!r} of {module_name!r} is {cls!r}, "
             "expected a subclass of Tracker"
+        )
+    config = getattr(cls, "Config", None)
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise TrackerNameError(
+            f"tracker {point.name!r}: {class_name!r} of {module_name!r} has no dataclass 'Config', "
+            "expected one with its settings"
         )
     return cls
