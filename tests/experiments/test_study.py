@@ -118,7 +118,7 @@ def test_commands_of_the_children(tmp_path: Path, words: list[str]) -> None:
     assert [(c.name, c.seed) for c in cells] == [("twins", 0), ("twins", 2), ("no-twins", 0), ("no-twins", 2)]
     last = cells[-1]
     assert last.command[:2] == [sys.executable, str(study.RUN)]
-    assert last.command[4:] == [
+    assert last.command[2:] == [
         "tracker=visage",
         "seed=2",
         'weights="a b.safetensors"',
@@ -175,7 +175,7 @@ def test_finished_runs_are_kept(tmp_path: Path, words: list[str]) -> None:
     assert study.main([*said, "0"], Stub(), probes) == 0
     again = Stub()
     assert study.main([*said, "0", "1", "0"], again, probes) == 0
-    assert [c[5] for c in again.commands] == ["seed=1"]
+    assert [c[3] for c in again.commands] == ["seed=1"]
 
 
 def test_it_goes_on_after_a_failed_run(
