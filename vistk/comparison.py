@@ -188,7 +188,6 @@ def _card(
         "test size": f"short side {side}" if side else "as the files are",
         "rescored": config.evaluation.rescore,
         "score threshold": f"{config.evaluation.track_score} (AssA, IDF1)",
-        "commit": _commit(),
         **facts,
         "device": device,
         "frames/s": f"{sum(speeds) / len(speeds):.0f} (segmenter and {config.choices['tracker']})"
@@ -202,7 +201,7 @@ def _card(
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the working tree this package lies in, marked where files differ; None elsewhere."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

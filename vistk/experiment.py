@@ -15,7 +15,7 @@ from accelerate.utils import broadcast
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from vistk.comparison import compare
+from vistk.comparison import commit, compare
 from vistk.config import Composed, RunConfig, config_hash, save
 from vistk.data.clips import ClipDataset
 from vistk.data.config import SyntheticConfig
@@ -68,6 +68,7 @@ def run(composed: Composed) -> Path:
 def _run(composed: Composed, accelerator: Accelerator) -> Path:
     config: RunConfig = composed.config
     run_dir = composed.run_dir
+    began_at = commit()  # the code that runs, whatever is committed meanwhile
     metrics_path = run_dir / "metrics.json"
     if accelerator.is_main_process:
         save(composed)
@@ -103,6 +104,7 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
         row.to(accelerator.device).eval()
     segmenter.to(accelerator.device).eval()
     facts = {
+        "commit": began_at,
         "config hash": config_hash(config),
         "weights hash": file_hash(run_dir / WEIGHTS if training else start),
         "start weights hash": file_hash(start),
