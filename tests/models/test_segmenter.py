@@ -7,7 +7,6 @@ import pytest
 import torch
 from golden_weights import published_state
 
-from vistk.models.backbone import Backbone
 from vistk.models.checkpoints import from_detectron2_name, load_into
 from vistk.models.segmenter import Segmenter, SegmenterConfig, TinySegmenterConfig
 
@@ -98,13 +97,3 @@ def test_an_empty_mask_blocks_nothing(tiny):
     blocked = decoder._attention_mask(mask_logits, (4, 4))
     assert not blocked[0, 0].any()
     assert blocked[0, 1].view(4, 4).tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
-
-
-def test_unknown_backbone_names_similar_ones():
-    with pytest.raises(ValueError, match=r"'resnet51' is not a timm model; similar names: .*resnet"):
-        Backbone("resnet51")
-
-
-def test_a_backbone_without_stem_pool_says_so():
-    with pytest.raises(ValueError, match="stem_pool=false needs a backbone with a max pool"):
-        Backbone("convnext_atto", stem_pool=False)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistk.models.backbone import Backbone
+from vistk.models.backbone import Backbone, pretrained_pixels
 from vistk.models.pixel_decoder import PixelDecoder
 from vistk.models.transformer_decoder import TransformerDecoder
 from vistk.schema import ConfigError, require_at_least
@@ -22,10 +22,12 @@ SIZE_DIVISOR = 32
 class SegmenterConfig:
     """Width and depth of the segmenter. The defaults are the published R50 model."""
 
-    backbone: str = "resnet50"  # any timm model with four feature levels
+    backbone: str = "resnet50"  # a timm model: with four feature levels, Swin, or a plain ViT
     backbone_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments for timm
+    backbone_pretrained: bool = False  # download timm's weights of the backbone
+    backbone_checkpointing: bool = False  # recompute its activations in the backward pass: less memory
     stem_pool: bool = True  # false halves all strides of a ResNet
-    freeze_norm: bool = True  # batch norms as fixed affine maps
+    freeze_norm: bool = True  # batch norms, where there are any, as fixed affine maps
     hidden_dim: int = 256
     num_queries: int = 100
     heads: int = 8
@@ -70,12 +72,47 @@ class TinySegmenterConfig(SegmenterConfig):
     dense_head: bool = True
 
 
+@dataclass
+class SwinTinyConfig(SegmenterConfig):
+    """Mask2Former with Swin-T. All its Swin models train with stochastic depth 0.3."""
+
+    backbone: str = "swin_tiny_patch4_window7_224"
+    backbone_options: dict[str, Any] = field(default_factory=lambda: {"drop_path_rate": 0.3})
+
+
+@dataclass
+class SwinSmallConfig(SwinTinyConfig):
+    """Mask2Former with Swin-S."""
+
+    backbone: str = "swin_small_patch4_window7_224"
+
+
+@dataclass
+class SwinBaseConfig(SwinTinyConfig):
+    """Mask2Former with Swin-B, windows of 12, from weights of ImageNet-22k (the tag of the name)."""
+
+    backbone: str = "swin_base_patch4_window12_384.ms_in22k"
+
+
+@dataclass
+class SwinLargeConfig(SwinTinyConfig):
+    """Mask2Former, MinVIS and VISAGE with Swin-L: 200 queries, activations recomputed in training."""
+
+    backbone: str = "swin_large_patch4_window12_384.ms_in22k"
+    backbone_checkpointing: bool = True
+    num_queries: int = 200
+
+
 class Segmenter(nn.Module):
     """Images in, queries with classes, masks and embeddings out; every frame on its own.
 
     Args:
         config: width and depth.
         num_classes: K, without "no object".
+
+    Raises:
+        ConfigError: the backbone cannot be built (:class:`Backbone`), or its pretrained weights expect
+            pixels of another mean or standard deviation than ``config`` says.
     """
 
     pixel_mean: Tensor
@@ -85,8 +122,15 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = num_classes
+        if config.backbone_pretrained:
+            _require_same_pixels(config)
         self.backbone = Backbone(
-            config.backbone, config.backbone_options, config.stem_pool, config.freeze_norm
+            config.backbone,
+            config.backbone_options,
+            config.stem_pool,
+            config.freeze_norm,
+            config.backbone_checkpointing,
+            config.backbone_pretrained,
         )
         self.pixel_decoder = PixelDecoder(
             self.backbone.channels,
@@ -152,3 +196,15 @@ class Segmenter(nn.Module):
             columns = torch.arange(width, device=x.device) < valid_size[:, 1, None]  # (B, W)
             x = x * (rows[:, :, None] & columns[:, None, :])[:, None, None]
         return F.pad(x, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+
+
+def _require_same_pixels(config: SegmenterConfig) -> None:
+    """Pretrained weights see the pixels that they were trained on, or the reader is told which."""
+    for key, expected in zip(("pixel_mean", "pixel_std"), pretrained_pixels(config.backbone), strict=True):
+        found = getattr(config, key)
+        if any(abs(a - b) > 0.5 for a, b in zip(found, expected, strict=True)):
+            raise ConfigError(
+                f"segmenter.{key} is {found}, but the pretrained weights of {config.backbone} expect "
+                f"{[round(x, 3) for x in expected]}",
+                f"segmenter.{key}",
+            )
