@@ -14,9 +14,10 @@ import torch
 
 from vistk.comparison import frame_readers, frame_targets
 from vistk.config import Composed
+from vistk.data.layouts import find_split
 from vistk.data.scenes import KINDS
 from vistk.data.synthetic import ensure
-from vistk.data.ytvis import YTVIS, DataError, find_split
+from vistk.data.ytvis import YTVIS, DataError
 from vistk.engine.infer import segment_video
 from vistk.evaluation.bootstrap import Interval, percentile_interval, resampled_metrics, video_draws
 from vistk.evaluation.probes import centre, cross_validated_r2, match_masks, mean_colour

@@ -11,11 +11,12 @@ from PIL import Image
 from vistk.data import synthetic
 from vistk.data.clips import ClipDataset
 from vistk.data.config import SyntheticConfig
+from vistk.data.layouts import find_split
 from vistk.data.sampling import Stream
 from vistk.data.scenes import KINDS, plan_still, plan_video
 from vistk.data.sprites import PIXEL, textures
 from vistk.data.synthetic import SPLITS, config_hash, dataset_root, ensure, frames_of
-from vistk.data.ytvis import YTVIS, find_split
+from vistk.data.ytvis import YTVIS
 from vistk.ops.masks import areas
 
 CONFIG = SyntheticConfig(num_stills=6, num_train=5, num_val=2)

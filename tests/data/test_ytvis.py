@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vistk.data.ytvis import YTVIS, DataError, find_split
+from vistk.data.ytvis import YTVIS, DataError
 
 HEIGHT, WIDTH = 7, 23
 BOX = np.zeros((HEIGHT, WIDTH), bool)
@@ -329,26 +329,40 @@ def test_counts_that_do_not_cover_the_frame_are_named(content, write, counts, fo
     assert "train.json" in str(error.value)
 
 
+def test_ovis_files_are_read_as_published(content, write):
+    """Occlusion with nulls, wholly null, or missing; fields that this reader does not know."""
+    content["videos"][0] |= {"ori_id": "2592056", "license": 1, "flickr_url": "", "coco_url": ""}
+    content |= {"info": {"version": "1.0"}, "licenses": [{}]}
+    first, second = content["annotations"]
+    first |= {"ori_id": 3, "is_crowd": None, "length": 3}
+    second["occlusion"] = [None, None, None]
+    third = first | {"id": 2, "occlusion": None}
+    del (fourth := first | {"id": 3})["occlusion"]
+    content["annotations"] += [third, fourth]
+    found = [a.occlusion for a in YTVIS.load(*write(content)).videos[0].annotations]
+    assert found == [("no_occlusion", None, "severe_occlusion"), (None, None, None), None, None]
+
+
 @pytest.mark.parametrize(
-    "json_name", ["val.json", "val/instances.json", "annotations/val.json", "annotations_val.json"]
+    ("change", "message"),
+    [
+        (
+            {
+                "videos": [{"id": 1, "name": "a"}],
+                "images": [{"id": 1, "video_id": 1, "file_name": "a/0.jpg"}],
+            },
+            r"train.json is a COCO video file \(frames listed in 'images'.*'vistk data convert coco-video'",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "0.jpg"}], "videos": None},
+            r"is a COCO file of stills \(no 'videos'",
+        ),
+    ],
 )
-@pytest.mark.parametrize("folder", ["val/JPEGImages", "val", "JPEGImages"])
-def test_find_split_knows_the_layouts(tmp_path, json_name, folder):
-    (tmp_path / json_name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / json_name).write_text("{}")
-    (tmp_path / folder / "video").mkdir(parents=True)
-    assert find_split(tmp_path, "val") == (tmp_path / json_name, tmp_path / folder)
+def test_other_forms_are_named(content, write, change, message):
+    with pytest.raises(DataError, match=message):
+        YTVIS.load(*write({k: v for k, v in (content | change).items() if v is not None}))
 
 
-def test_find_split_lists_where_it_looked(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data folder .*nowhere does not exist"):
-        find_split(tmp_path / "nowhere", "val")
-    with pytest.raises(
-        FileNotFoundError, match=r"no annotations of split 'val': looked for .*val.json, .*annotations_val"
-    ):
-        find_split(tmp_path, "val")
-    (tmp_path / "val.json").write_text("{}")
-    with pytest.raises(
-        FileNotFoundError, match=r"no images of split 'val': looked for .*val/JPEGImages, .*val, "
-    ):
-        find_split(tmp_path, "val")
+def test_a_list_of_images_beside_videos_is_ignored(content, write):
+    assert len(YTVIS.load(*write(content | {"images": [{"id": 1}]})).videos) == 2

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vistk.data.ytvis import YTVIS, find_split
+from vistk.data.layouts import find_split
+from vistk.data.ytvis import YTVIS
 from vistk.ops.masks import decode
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "real_video"

@@ -181,6 +181,10 @@ def test_no_tubes_and_no_frames():
         ({"size": [2, 3], "counts": 6}, "counts are int"),
         ([], "an empty list of polygons"),
         ([[0, 0, 1, 1]], "at least three points"),
+        ([[0, 0, 2, None, 2, 2]], "a coordinate that is no number between"),
+        ([[0, 0, 2, float("nan"), 2, 2]], "a coordinate that is no number between"),
+        ([[0, 0, 2e6, 0, 2, 2]], "a coordinate that is no number between"),
+        ({"size": [2, 3], "counts": [5.0, 1.0]}, "counts are not integers"),
         ("text", "a segmentation is str"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from vistk.data.json_stream import compressed, load_json
 from vistk.ops.masks import areas as mask_areas
 from vistk.ops.masks import decode, first_broken, to_rle
 from vistk.structures import RLE, InstanceAnnotation, VideoRecord
@@ -54,8 +54,8 @@ class YTVIS:
 
         Raises:
             FileNotFoundError: the json file or the image folder does not exist.
-            DataError: the file is not json, or an entry is broken; the message names the entry and the
-                field, what was found and what was expected.
+            DataError: the file is not json or of another form, or an entry is broken; the message names the
+                entry and the field, what was found and what was expected.
         """
         json_path, image_root = Path(json_path), Path(image_root)
         if not json_path.is_file():
@@ -63,13 +63,14 @@ class YTVIS:
         if not image_root.is_dir():
             raise FileNotFoundError(f"image folder {image_root} does not exist")
         try:
-            content = json.loads(json_path.read_bytes())
+            content = load_json(json_path, compressed)
         except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
             raise DataError(f"{json_path} is not json: {error}") from error
         if not isinstance(content, dict):
             raise DataError(
                 f"{json_path}: found a {type(content).__name__}, expected an object with 'videos'"
             )
+        _refuse_coco(content, json_path)
         categories = _categories(content, json_path)
         videos = _videos(content, json_path)
         has_annotations = content.get("annotations") not in (None, [])
@@ -117,36 +118,6 @@ class YTVIS:
         return torch.from_numpy(decode(rle))
 
 
-def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
-    """The json file and the image folder of a split, in any of the published layouts.
-
-    Raises:
-        FileNotFoundError: the folder is missing, or none of the layouts fits; lists what was looked for.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"data folder {root} does not exist")
-    jsons = [
-        root / f"{split}.json",
-        root / split / "instances.json",
-        root / "annotations" / f"{split}.json",
-        root / f"annotations_{split}.json",
-    ]
-    folders = [root / split / "JPEGImages", root / split, root / "JPEGImages"]
-    json_path = next((path for path in jsons if path.is_file()), None)
-    if json_path is None:
-        raise FileNotFoundError(f"no annotations of split {split!r}: looked for {', '.join(map(str, jsons))}")
-    folder = next((path for path in folders if path.is_dir() and _holds_images(path)), None)
-    if folder is None:
-        raise FileNotFoundError(f"no images of split {split!r}: looked for {', '.join(map(str, folders))}")
-    return json_path, folder
-
-
-def _holds_images(path: Path) -> bool:
-    """A folder that holds annotations alone is not the image folder."""
-    return any(entry.suffix != ".json" for entry in path.iterdir())
-
-
 _MISSING = object()
 
 
@@ -165,6 +136,20 @@ def _field(entry: Any, name: str, kinds: type | tuple[type, ...], where: str, ex
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refuse_coco(content: dict[str, Any], path: Path) -> None:
+    """COCO's forms are told from broken files: mmtracking's annotations are such."""
+    videos = content.get("videos")
+    first = videos[0] if isinstance(videos, list) and videos else None
+    if not content.get("images") or (isinstance(first, dict) and "file_names" in first):
+        return
+    if videos is None:
+        raise DataError(f"{path} is a COCO file of stills (no 'videos'), expected the YouTube-VIS form")
+    raise DataError(
+        f"{path} is a COCO video file (frames listed in 'images'), expected the YouTube-VIS form; "
+        "'vistk data convert coco-video' makes that of it"
+    )
 
 
 def _entries(content: dict[str, Any], name: str, path: Path) -> Iterator[tuple[str, Any]]:

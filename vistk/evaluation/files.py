@@ -218,9 +218,12 @@ def _by_id(
 
 
 def _categories(source: str, entries: Sequence[Any]) -> dict[int, str]:
-    names = _by_id(source, "categories", entries, ("name",), lambda where, entry: str(entry["name"]))
+    return distinct(_by_id(source, "categories", entries, ("name",), lambda where, entry: str(entry["name"])))
+
+
+def distinct(names: Mapping[int, str]) -> dict[int, str]:
+    """Category names by id; two of one name are told apart by the id: reports are keyed by name."""
     counts = list(names.values())
-    # Reports are keyed by name; two categories of one name stay apart by their ids.
     return {key: name if counts.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
 
 
@@ -287,19 +290,20 @@ def mean_area(areas: Sequence[float | None]) -> float:
 
 
 def _occlusion(where: str, levels: Any, num_frames: int) -> float | None:
-    """OVIS: the mean of the more occluded half of the frames in which the instance is annotated."""
     if levels is None:
         return None
-    values = []
     for t, level in enumerate(_per_frame(where, levels, "occlusion", num_frames)):
-        if level is None:
-            continue
-        if not isinstance(level, str) or level not in OCCLUSION_LEVELS:
+        if level is not None and (not isinstance(level, str) or level not in OCCLUSION_LEVELS):
             raise EvaluationFileError(
                 f"{where}: 'occlusion' of frame {t} is {level!r}, expected null or one of "
                 f"{list(OCCLUSION_LEVELS)}"
             )
-        values.append(OCCLUSION_LEVELS[level])
+    return mean_occlusion(levels)
+
+
+def mean_occlusion(levels: Sequence[str | None]) -> float | None:
+    """OVIS: the mean of the more occluded half of the frames in which the instance is annotated."""
+    values = [OCCLUSION_LEVELS[level] for level in levels if level is not None]
     if not values:
         return None
     half = sorted(values, reverse=True)[: math.ceil(len(values) / 2)]

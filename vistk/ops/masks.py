@@ -32,13 +32,16 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
             raise ValueError(f"RLE size is {list(segmentation['size'])}, the video is {size} (height, width)")
         counts = segmentation["counts"]
         if isinstance(counts, list):
-            if sum(counts) != height * width or min(counts, default=0) < 0:
+            runs = np.array(counts)
+            if runs.dtype.kind not in "iu" or runs.ndim != 1:
+                raise ValueError("uncompressed RLE counts are not integers")
+            if runs.sum() != height * width or runs.min() < 0:
                 raise ValueError(
-                    f"uncompressed RLE covers {sum(counts)} pixels, the frame has {height * width}"
+                    f"uncompressed RLE covers {runs.sum()} pixels, the frame has {height * width}"
                 )
             # pycocotools compares two masks only up to a zero-length run that they share.
-            runs = {"size": size, "counts": _without_empty_runs(counts) if 0 in counts else counts}
-            return _as_text(coco_mask.frPyObjects(runs, height, width))
+            kept = runs if runs.all() else _without_empty_runs(counts)
+            return _as_text(coco_mask.frPyObjects({"size": size, "counts": kept}, height, width))
         if isinstance(counts, str | bytes):
             return _as_text({"size": size, "counts": counts})
         raise ValueError(f"RLE counts are {type(counts).__name__}, expected a string or a list")
@@ -47,8 +50,19 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
             raise ValueError("an empty list of polygons; an absent instance is written as null")
         if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
             raise ValueError("a polygon needs at least three points, as a flat list [x0, y0, x1, y1, ..]")
+        # pycocotools reads whatever it is given as numbers, and draws edges of any length.
+        if not all(_is_coordinate(x) for polygon in segmentation for x in polygon):
+            raise ValueError(f"a polygon has a coordinate that is no number between +-{FARTHEST:.0f}")
         return _as_text(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
     raise ValueError(f"a segmentation is {type(segmentation).__name__}, expected an RLE or polygons")
+
+
+FARTHEST = 1e6
+"""Coordinates of polygons beyond it, in pixels, are mistakes."""
+
+
+def _is_coordinate(x: Any) -> bool:
+    return type(x) in (int, float) and abs(x) <= FARTHEST  # false for NaN
 
 
 def _without_empty_runs(counts: Sequence[int]) -> list[int]:
@@ -98,34 +112,50 @@ def covered_pixels(rles: Sequence[RLE]) -> np.ndarray:
     """
     texts = [rle["counts"].encode("utf-8", "surrogatepass") for rle in rles]
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    digits = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - 48
-    text_of = np.repeat(np.arange(len(texts)), lengths)
-    final = (digits & 32) == 0  # six bits a character: five of the number, one for "more follow"
-    last = lengths.cumsum() - 1
-    broken = (lengths == 0) | np.isin(np.arange(len(texts)), text_of[(digits < 0) | (digits > 63)])
-    broken[lengths > 0] |= ~final[last[lengths > 0]]
-    final[last[lengths > 0]] = True  # so that broken texts do not run into the next
-    ends = np.flatnonzero(final)
-    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    place = np.arange(len(digits)) - np.repeat(starts, ends - starts + 1)
-    broken |= np.isin(np.arange(len(texts)), text_of[place > 6])
-    if not len(ends):
-        return np.full(len(texts), -1, dtype=np.int64)
-    values = np.add.reduceat((digits & 31) << (5 * np.minimum(place, 6)), starts)
-    values -= np.where(digits[ends] & 16, 1 << (5 * (np.minimum(place[ends], 6) + 1)), 0)
-    # From the fourth on, a number is the difference to the run two before; so in each text the runs are
-    # the cumulative sums of every other number, from the second on and from the third on.
-    counts = np.bincount(text_of[ends], minlength=len(texts))
-    place = np.arange(len(ends)) - (counts.cumsum() - counts)[text_of[ends]]
-    runs = values.copy()
-    for first in (1, 2):
-        chain = np.flatnonzero((place >= first) & (place % 2 == first % 2))
-        total = values[chain].cumsum()
-        start = np.maximum.accumulate(np.where(place[chain] == first, np.arange(len(chain)), 0))
-        runs[chain] = total - (total - values[chain])[start]
-    broken |= np.isin(np.arange(len(texts)), text_of[ends[runs < 0]])
-    totals = np.zeros(len(texts), dtype=np.int64)
-    np.add.at(totals, text_of[ends], runs)
+    stops = lengths.cumsum()
+    digits = np.frombuffer(b"".join(texts), dtype=np.uint8) - np.uint8(48)
+    fine = lengths > 0
+    fine[fine] = digits[stops[fine] - 1] < 32
+    fine[np.searchsorted(stops, np.flatnonzero(digits > 63), side="right")] = False
+    totals = np.full(len(texts), -1, dtype=np.int64)
+    if not fine.all():  # texts that cannot be read would be in the way of the others
+        totals[fine] = covered_pixels([rle for rle, kept in zip(rles, fine, strict=True) if kept])
+        return totals
+    if not texts:
+        return totals
+    # Six bits a character: five of the number, the lowest first, and one for "more follow".
+    ends = np.flatnonzero(digits < 32)
+    values = digits[ends].astype(np.int64)
+    values -= (values & 16) << 1  # the highest of the last five bits is the sign
+    width = np.diff(ends, prepend=-1)
+    more = np.flatnonzero(width > 1)
+    for back in range(1, 7):
+        values[more] = (values[more] << 5) | (digits[ends[more] - back] & 31)
+        more = more[width[more] > back + 1]
+    broken = np.zeros(len(texts), dtype=bool)
+    broken[np.searchsorted(stops, ends[more], side="right")] = True
+    # From the fourth on, a number is the difference to the run two before. So behind the first, every
+    # other run is a cumulative sum: of the columns of a table, in which each text begins a row.
+    counts = np.diff(np.searchsorted(ends, stops), prepend=0)
+    firsts = counts.cumsum() - counts
+    rows = counts // 2
+    bottom = rows.cumsum()
+    behind = np.ones(len(values), dtype=bool)
+    behind[firsts] = False
+    table = np.zeros((bottom[-1], 2), dtype=np.int64)
+    used = np.ones(table.size, dtype=bool)
+    used[2 * bottom[counts % 2 == 0] - 1] = False  # an even number of runs: the last row is half empty
+    table.reshape(-1)[used] = values[behind]
+    totals = values[firsts]
+    broken |= totals < 0
+    filled = np.flatnonzero(rows)
+    if len(filled):
+        starts = bottom[filled] - rows[filled]
+        table[starts[1:]] -= np.add.reduceat(table, starts)[:-1]  # the sums start anew with each text
+        runs = table.cumsum(0).reshape(-1)
+        runs[~used] = 0
+        totals[filled] += np.add.reduceat(runs, 2 * starts)
+        broken[np.searchsorted(bottom, np.flatnonzero(runs < 0) // 2, side="right")] = True
     return np.where(broken, -1, totals)
 
 

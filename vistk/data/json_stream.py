@@ -1,0 +1,147 @@
+"""A large json file read piece by piece: its text is never in memory as a whole.
+
+The run lengths of a YouTube-VIS file are a hundred million numbers, gigabytes as Python integers; so a
+hook makes something smaller of an object as soon as it has been read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vistk.ops.masks import to_rle
+
+CHUNK = 1 << 23
+"""Bytes read at a time."""
+
+_SPACE = " \t\n\r"
+
+
+def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """What ``json.loads`` makes of a file.
+
+    The lists of a top-level object are decoded entry by entry, everything else at once.
+
+    Args:
+        object_hook: as for ``json.loads``, but not called for the top-level object itself.
+
+    Raises:
+        ValueError: the file is not json (``json.JSONDecodeError``; its position is that in the file), or
+            not UTF-8.
+    """
+    with path.open("rb") as file:
+        reader = _Reader(file.read, json.JSONDecoder(object_hook=object_hook))
+        content = reader.document()
+    return content
+
+
+class _Reader:
+    """A window of the text, moved on as it is decoded."""
+
+    def __init__(self, read: Callable[[int], bytes], decoder: json.JSONDecoder) -> None:
+        self._read, self._decoder = read, decoder
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+        self._text, self._at = "", 0
+        self._passed, self._lines, self._column = 0, 0, 0  # characters and lines before the window
+
+    def document(self) -> Any:
+        if self._peek() != "{":
+            value = self._value()
+        else:
+            value = {}
+            self._sequence("}", lambda: value.update([self._member()]))
+        if self._peek():
+            raise self._error("Extra data")
+        return value
+
+    def _member(self) -> tuple[str, Any]:
+        if self._peek() != '"':
+            raise self._error("Expecting property name enclosed in double quotes")
+        key = self._value()
+        if self._peek() != ":":
+            raise self._error("Expecting ':' delimiter")
+        self._at += 1
+        if self._peek() != "[":
+            return key, self._value()
+        entries: list[Any] = []
+        self._sequence("]", lambda: entries.append(self._value()))
+        return key, entries
+
+    def _sequence(self, closing: str, read_one: Callable[[], None]) -> None:
+        """From an opening bracket to behind the closing one."""
+        self._at += 1
+        if self._peek() == closing:
+            self._at += 1
+            return
+        while True:
+            read_one()
+            mark = self._peek()
+            if mark not in (",", closing) or not mark:
+                raise self._error("Expecting ',' delimiter")
+            self._at += 1
+            if mark == closing:
+                return
+
+    def _peek(self) -> str:
+        """The next character that is not white space; empty at the end."""
+        while True:
+            while self._at < len(self._text):
+                if self._text[self._at] not in _SPACE:
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._more():  # cut off, perhaps
+                    continue
+                self._at = error.pos
+                raise self._error(error.msg) from None
+            if end + 2 >= len(self._text) and self._more():  # a number may go on, as in 1e+5
+                continue
+            self._at = end
+            return value
+
+    def _more(self) -> bool:
+        """Drop what was decoded and read on; False, and all is as it was, at the end of the file."""
+        # As much again as is waiting, so that one huge value is not tried again for every chunk.
+        data = self._read(max(CHUNK, len(self._text) - self._at))
+        added = self._utf8.decode(data, final=not data)
+        if not data:
+            return False
+        done = self._text[: self._at]
+        self._passed += len(done)
+        self._lines += done.count("\n")
+        self._column = len(done) - done.rfind("\n") - 1 if "\n" in done else self._column + len(done)
+        self._text, self._at = self._text[self._at :] + added, 0
+        return True
+
+    def _error(self, message: str) -> json.JSONDecodeError:
+        """With the position in the file, as ``json.loads`` counts."""
+        error = json.JSONDecodeError(message, self._text, min(self._at, len(self._text)))
+        column = error.colno + (self._column if error.lineno == 1 else 0)
+        line, position = error.lineno + self._lines, error.pos + self._passed
+        error.args = (f"{message}: line {line} column {column} (char {position})",)
+        error.lineno, error.colno, error.pos = line, column, position
+        return error
+
+
+def compressed(entry: dict[str, Any]) -> dict[str, Any]:
+    """For ``object_hook``: uncompressed RLEs compressed as soon as they are read, a hundred times smaller.
+
+    What is broken stays as it is, to be named when its place in the file is known.
+    """
+    if isinstance(entry.get("counts"), list) and "size" in entry:
+        try:
+            return to_rle(entry, *entry["size"])
+        except (ValueError, TypeError):
+            return entry
+    return entry
