@@ -229,6 +229,15 @@ class Tracklet:
 
 
 @dataclass(frozen=True)
+class ScoringProtocol:
+    """How tracks of a video become scored predictions."""
+
+    keep_top: int = 10  # predictions kept a video
+    rescore: bool = True  # multiply scores by the mean mask probability inside the mask
+    category_ids: tuple[int, ...] = ()  # data-set id of each label; empty = label + 1
+
+
+@dataclass(frozen=True)
 class VideoPrediction:
     """The tracklets of one video."""
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from golden_weights import published_state
 
 from vistk.engine.infer import EvalConfig, FrameSize, VideoScores, VideoTracker, finish_masks, track_video
-from vistk.models.checkpoints import from_detectron2_name, load_into
-from vistk.models.segmenter import Segmenter, SegmenterConfig, TinySegmenterConfig
-from vistk.ops.masks import decode, frame_iou
+from vistk.models.segmenter import Segmenter, TinySegmenterConfig
+from vistk.ops.masks import decode
 from vistk.structures import FrameQueries, TrackedFrame
 from vistk.trackers.base import Tracker
 from vistk.trackers.identity import Identity
 from vistk.trackers.minvis import MinVIS
-from vistk.trackers.visage import VISAGE, VISAGEConfig
+from vistk.trackers.visage import VISAGE
 
 CPU = torch.device("cpu")
 
@@ -30,53 +27,6 @@ def fresh(cls, config=None, segmenter=None, num_classes=2):
     return cls(
         config or cls.Config(), embed_dim=dim, feature_channels=channels, num_classes=num_classes
     ).eval()
-
-
-@pytest.fixture(scope="module")
-def published():
-    """Segmenter and VISAGE of the published R50 model, with the recipe's weights."""
-    state = published_state("visage_r50_ytvis2019")
-    segmenter = Segmenter(SegmenterConfig(), 40).eval()
-    ours = {from_detectron2_name(k): v for k, v in state.items() if not k.startswith("appearance_decoder.")}
-    load_into(segmenter, ours, "the recipe")
-    visage = fresh(VISAGE, VISAGEConfig(memory_weighting="released"), segmenter, 40)
-    load_into(visage, {k: v for k, v in state.items() if k.startswith("appearance_decoder.")}, "the recipe")
-    return segmenter, visage, fresh(MinVIS, None, segmenter, 40)
-
-
-@pytest.mark.parametrize("case", ["r50_ytvis19_robust", "r50_ytvis19_pad"])
-@pytest.mark.parametrize(("name", "keep_top", "rescore"), [("visage", 40, True), ("minvis", 10, False)])
-def test_equals_published_results_from_pixels_to_masks(published, golden, case, name, keep_top, rescore):
-    segmenter, visage, minvis = published
-    inputs = np.load(golden / case / "inputs.npz")
-    images = torch.from_numpy(inputs["images"])
-    expected = json.loads((golden / case / f"result_{name}.json").read_text())
-    tracker = {"visage": visage, "minvis": minvis}[name]
-    config = EvalConfig(keep_top=keep_top, rescore=rescore)
-    readers = [partial(images.__getitem__, t) for t in range(len(images))]
-    size = tuple(inputs["out_size"].tolist())
-    tracklets = track_video(segmenter, {name: tracker}, readers, size, config, CPU)[name].prediction.tracklets
-
-    order = np.argsort(-np.array(expected["scores"]), kind="stable")
-    scores = np.array(expected["scores"])[order]
-    full = [t for t in tracklets]
-    np.testing.assert_allclose([t.score for t in full], scores[: len(full)], atol=1e-4)
-    # equal scores may come in another order: look each one up by label and score
-    for tracklet in full:
-        twins = [
-            i
-            for i in order
-            if expected["labels"][i] == tracklet.label and abs(expected["scores"][i] - tracklet.score) < 1e-4
-        ]
-        ious = []
-        for i in twins:
-            theirs = [rle if decode(rle).any() else None for rle in expected["masks"][i]]
-            frames = [
-                1.0 if a is None and b is None else frame_iou([a], [b])[0, 0]
-                for a, b in zip(tracklet.segmentations, theirs, strict=True)
-            ]
-            ious.append(min(frames))
-        assert max(ious) > 0.99
 
 
 def test_finished_masks_by_hand():

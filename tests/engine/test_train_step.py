@@ -11,7 +11,7 @@ from golden_weights import published_state
 from vistk.engine import train
 from vistk.engine.train import TrainConfig, TrainingModel
 from vistk.losses.segmentation import SegmentationLossConfig
-from vistk.models.checkpoints import from_detectron2_name, load_into
+from vistk.models.checkpoints import load_published_into
 from vistk.models.segmenter import Segmenter, SegmenterConfig
 from vistk.structures import ClipBatch
 from vistk.trackers.visage import VISAGE, VISAGEConfig
@@ -36,12 +36,10 @@ def test_a_training_step_equals_the_published_one(golden, monkeypatch):
     z = np.load(golden / "losses" / "train_step.npz")
     state = published_state("visage_r50_ytvis2019")
     segmenter = Segmenter(SegmenterConfig(), 40)
-    ours = {from_detectron2_name(k): v for k, v in state.items() if not k.startswith("appearance_decoder.")}
-    load_into(segmenter, ours, "the recipe")
     visage = VISAGE(
         VISAGEConfig(), embed_dim=256, feature_channels=segmenter.feature_channels, num_classes=40
     )
-    load_into(visage, {k: v for k, v in state.items() if k.startswith("appearance_decoder.")}, "the recipe")
+    origin = load_published_into(segmenter, visage, state, "the recipe").renamed
     loss = SegmentationLossConfig(num_points=int(z["num_points"]), absent_labels="released")
     model = TrainingModel(segmenter, visage, TrainConfig(freeze_segmenter=False, loss=loss)).train()
 
@@ -54,17 +52,21 @@ def test_a_training_step_equals_the_published_one(golden, monkeypatch):
     expected = dict(zip(z["loss_names"].tolist(), z["loss_values"].tolist(), strict=True))
     found = {name: losses[our_name(name)].item() for name in expected}
     assert set(losses) == {our_name(name) for name in expected}
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert len(expected) == 34
+    for name, value in expected.items():
+        # Exponentials of dot products of 256 numbers: 1.2e-6 on a CPU without vector instructions.
+        rel = 2e-6 if name.startswith("loss_reid") else 1e-6
+        assert found[name] == pytest.approx(value, rel=rel), name
     total = torch.stack(list(losses.values())).sum()
-    assert total.item() == pytest.approx(float(z["total"]), rel=1e-5)
+    assert total.item() == pytest.approx(float(z["total"]), rel=1e-6)
 
     total.backward()
-    norms = {}
-    for module, prefix in ((segmenter, "segmenter"), (visage, "tracker")):
-        for name, parameter in module.named_parameters():
-            norms[prefix, name] = parameter.grad.double().norm().item()
-    for name, norm in zip(z["param_names"].tolist(), z["param_grad_norms"].tolist(), strict=True):
-        key = (
-            ("tracker", name) if name.startswith("appearance") else ("segmenter", from_detectron2_name(name))
-        )
-        assert norms[key] == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+    norms = {
+        f"{prefix}.{name}": parameter.grad.double().norm().item()
+        for module, prefix in ((segmenter, "segmenter"), (visage, "tracker"))
+        for name, parameter in module.named_parameters()
+    }
+    published = dict(zip(z["param_names"].tolist(), z["param_grad_norms"].tolist(), strict=True))
+    assert len(published) == 369
+    for name, norm in published.items():
+        assert norms[origin[name]] == pytest.approx(norm, rel=1e-3, abs=1e-6), name

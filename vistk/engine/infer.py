@@ -18,6 +18,7 @@ from vistk.structures import (
     FinishedMasks,
     FrameQueries,
     FrameTargets,
+    ScoringProtocol,
     TrackedFrame,
     Tracklet,
     VideoPrediction,
@@ -42,8 +43,10 @@ class EvalConfig:
         ]
     )
     window: int = 30  # frames through the segmenter at once
-    keep_top: int = 10  # predictions kept a video; published: MinVIS 10, VISAGE the number of classes
-    rescore: bool = True  # multiply scores by the mean mask probability inside the mask (VISAGE; not MinVIS)
+    # Predictions kept a video; published: MinVIS 10, VISAGE the number of classes.
+    keep_top: int = ScoringProtocol.keep_top
+    # Multiply scores by the mean mask probability inside the mask; published: VISAGE, not MinVIS.
+    rescore: bool = ScoringProtocol.rescore
     track_score: float = 0.1  # tracks below this video score are left out of AssA and IDF1
 
     def __post_init__(self) -> None:

@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from vistk.structures import ClipTargets, FrameOutput, FrameQueries, Matches, TrackedFrame
+from vistk.structures import (
+    ClipTargets,
+    FrameOutput,
+    FrameQueries,
+    Matches,
+    ScoringProtocol,
+    TrackedFrame,
+)
 
 State = TypeVar("State")
 
@@ -40,6 +47,9 @@ class Tracker(nn.Module, ABC, Generic[State]):
 
     query_order_matters: ClassVar[bool] = False
     """Whether the order of a frame's queries carries meaning; true of no tracker that looks at content."""
+
+    protocol: ScoringProtocol | None = None
+    """How published weights of this tracker are scored; set where they are loaded, None elsewhere."""
 
     def __init__(
         self, config: Any, *, embed_dim: int, feature_channels: Mapping[str, int], num_classes: int

@@ -1,0 +1,83 @@
+"""One video in memory, from pixels to scored tracklets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vistk.engine.infer import EvalConfig, track_video
+from vistk.models.segmenter import Segmenter
+from vistk.structures import ScoringProtocol, VideoPrediction
+from vistk.trackers.base import Tracker
+
+
+def predict(
+    segmenter: Segmenter,
+    tracker: Tracker[Any],
+    frames: Tensor,
+    output_size: tuple[int, int] | None = None,
+    *,
+    protocol: ScoringProtocol | None = None,
+    video_id: int = 1,
+    window: int = 30,
+) -> VideoPrediction:
+    """Segment and track the frames of a video.
+
+    Args:
+        segmenter, tracker: on one device, e.g. from :func:`vistk.load_published`; their training mode is
+            left as found.
+        frames: ``(T, 3, H, W)`` uint8 RGB, on any device, at the size the network is to see; published
+            models were tested with the shorter side at 360 or 480 pixels.
+        output_size: height and width of the masks; ``None`` = those of the frames.
+        protocol: how tracks are scored and which ids the classes have; ``None`` = as published for
+            weights from :func:`vistk.load_published`, else :class:`ScoringProtocol`'s defaults.
+        video_id: carried into the result.
+        window: frames that pass the segmenter at once; the result does not depend on it.
+
+    Returns:
+        Tracklets by falling score; ``.to_ytvis()`` gives the entries of a results file.
+
+    Raises:
+        TypeError, ValueError: the frames have another type or shape, or the tracker needs ground truth.
+    """
+    if not isinstance(frames, Tensor) or frames.dtype != torch.uint8:
+        found = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
+        raise TypeError(f"frames: expected a uint8 tensor, found {found}")
+    if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape[2:]:
+        raise ValueError(f"frames: expected shape (T, 3, H, W), found {tuple(frames.shape)}")
+    if tracker.uses_targets:
+        raise ValueError(f"{type(tracker).__name__} reads ground truth, which frames alone do not have")
+    protocol = protocol or tracker.protocol or ScoringProtocol()
+    config = EvalConfig(window=window, keep_top=protocol.keep_top, rescore=protocol.rescore)
+    height, width = output_size or frames.shape[-2:]
+    device = segmenter.pixel_mean.device
+    readers = [partial(frames.__getitem__, t) for t in range(len(frames))]
+    with _evaluating(segmenter), _evaluating(tracker):
+        tracked = track_video(
+            segmenter,
+            {"tracker": tracker},
+            readers,
+            (height, width),
+            config,
+            device,
+            video_id,
+            protocol.category_ids,
+        )
+    return tracked["tracker"].prediction
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, then every part of it in the mode that it had."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
