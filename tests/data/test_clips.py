@@ -216,6 +216,39 @@ def test_workers_outlive_an_interrupt(source):
     assert len(set(makers)) == 1
 
 
+def test_frames_are_drawn_again_as_published(source, monkeypatch):
+    read = []
+    original = YTVIS.read_frame
+    monkeypatch.setattr(YTVIS, "read_frame", lambda self, v, t: read.append(t) or original(self, v, t))
+    dataset = ClipDataset(source, dataclasses.replace(PLAIN, frame_range=1, repeat_frames=True))
+    dataset.videos = dataset.videos[:1]
+    repeated = 0
+    for index in range(30):
+        read.clear()
+        images, targets = dataset.sample(0, index, 4)
+        frames = [int(image[0, 0, 0]) // 10 for image in images]
+        assert frames == sorted(frames)
+        assert frames[-1] - frames[0] <= 2
+        assert read == sorted(set(frames))  # each is decoded once
+        assert targets.visible.shape[1] == 4
+        repeated += len(set(frames)) < 4
+    assert repeated == 30  # three frames are all there are
+
+
+def test_a_drifting_crop_moves_images_and_masks_alike(source):
+    """Frames of one grey value with a box of another, in the same place in each of them."""
+    config = dataclasses.replace(PLAIN, crop=1.0, crop_short_sides=[20], crop_range=[12, 16], crop_drift=True)
+    dataset = ClipDataset(source, dataclasses.replace(config, train_short_sides=[], hflip=0.5))
+    dataset.videos = dataset.videos[1:2]  # one frame, a box in its corner
+    starts = set()
+    for index in range(30):
+        _, targets = dataset.sample(0, index, 3)
+        sizes = targets.masks.sum((-1, -2)).tolist()
+        starts.add(tuple(map(tuple, sizes)))
+    assert len(starts) > 10
+    assert any(len(set(frames)) == 3 for sizes in starts for frames in sizes)  # more or less of it is seen
+
+
 def test_nothing_to_learn_from_is_an_error(source):
     empty = dataclasses.replace(source, videos=source.videos[3:])
     with pytest.raises(DataError, match="has no video with an annotated instance"):

@@ -1,9 +1,20 @@
 """Streams of random numbers, frames of a clip, batches of a step."""
 
+from collections import Counter
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from vistk.data.sampling import StepSampler, Stream, epoch_order, sample_frames, video_of
+from vistk.data.sampling import (
+    JointStepSampler,
+    StepSampler,
+    Stream,
+    epoch_order,
+    sample_frames,
+    stream_of,
+    video_of,
+)
 
 
 def test_streams_are_the_same_everywhere():
@@ -85,6 +96,20 @@ def test_one_frame_clips():
     assert {sample_frames(Stream(k), 2, 1, 5)[0] for k in range(20)} == {0, 1}
 
 
+def test_frames_drawn_with_replacement():
+    clips = [sample_frames(Stream("again", key), 83, 4, 2, repeat=True) for key in range(400)]
+    sizes = Counter(len(set(frames)) for frames in clips)
+    # Three draws from the four neighbours of the centre: all equal 4/64, two values 36/64, distinct 24/64
+    assert [sizes[n] / 400 for n in (2, 3, 4)] == pytest.approx([1 / 16, 9 / 16, 6 / 16], abs=0.07)
+    for frames in clips:
+        assert frames == sorted(frames)
+        # the centre, which comes once, has all others within two frames
+        assert any(frames.count(c) == 1 and all(abs(t - c) <= 2 for t in frames) for c in frames)
+    assert sample_frames(Stream(0), 1, 3, 10, repeat=True) == [0, 0, 0]
+    pairs = {tuple(sample_frames(Stream(key), 2, 3, 10, repeat=True)) for key in range(20)}
+    assert pairs == {(0, 0, 1), (0, 1, 1)}  # the other frame of two, twice
+
+
 @pytest.mark.parametrize("num_frames", [0, -1])
 def test_a_clip_without_frames_is_refused(num_frames):
     with pytest.raises(ValueError, match=f"num_frames is {num_frames}, expected 1 or more"):
@@ -110,3 +135,33 @@ def test_any_step_can_be_the_first():
 def test_impossible_samplers_are_refused(arguments):
     with pytest.raises(ValueError, match="StepSampler: batch_size"):
         StepSampler(*arguments)
+
+
+def test_streams_alternate_by_their_ratio():
+    """Of 1 : 0.75 four batches of seven are of stream 0, by hand: floor(n * 4/7) = 0 0 1 1 2 2 3 4."""
+    share = Fraction(4, 7)
+    assert [stream_of(step, share) for step in range(9)] == [
+        *[(1, 0), (0, 0), (1, 1), (0, 1), (1, 2), (0, 2), (0, 3)],
+        *[(1, 3), (0, 4)],
+    ]
+
+
+@pytest.mark.parametrize("share", [Fraction(4, 7), Fraction(1, 2), Fraction(1, 83), Fraction(0.3)])
+def test_every_stream_counts_without_a_gap(share):
+    counts = [0, 0]
+    for step in range(300):
+        stream, number = stream_of(step, share)
+        assert number == counts[stream]
+        counts[stream] += 1
+        assert counts[0] == (step + 1) * share.numerator // share.denominator
+
+
+def test_a_joint_batch_is_of_one_stream_on_all_ranks():
+    share = Fraction(4, 7)
+    one = list(JointStepSampler(6, 0, 21, share=share))
+    both = [list(JointStepSampler(3, 0, 21, rank, 2, share=share)) for rank in range(2)]
+    assert [a + b for a, b in zip(*both, strict=True)] == one
+    assert list(JointStepSampler(6, 13, 21, share=share)) == one[13:]
+    assert all(len({n % 2 for n in batch}) == 1 for batch in one)
+    for stream, count in ((0, 12), (1, 9)):
+        assert [n // 2 for batch in one for n in batch if n % 2 == stream] == list(range(6 * count))

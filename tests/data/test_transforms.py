@@ -1,11 +1,22 @@
 """Augmentation: all frames alike, masks with images, sizes by hand."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
 from vistk.data.config import DataConfig
 from vistk.data.sampling import Stream
-from vistk.data.transforms import ClipTransform, resize_for_test, resize_images, resize_masks, resized_size
+from vistk.data.transforms import (
+    ClipTransform,
+    MaskBox,
+    resize_for_test,
+    resize_images,
+    resized_size,
+    run_lengths,
+)
+from vistk.ops.masks import encode
 
 ALL_ON = DataConfig(
     train_short_sides=[23, 40, 83],
@@ -32,12 +43,57 @@ def test_resized_size(size, short, longest, expected):
     assert resized_size(*size, short, longest) == expected
 
 
+def whole(height, width, size, flip=False):
+    """A transform that only resizes and flips."""
+    return ClipTransform((0, 0, height, width), size, flip)
+
+
+def moved_images(transform, images):
+    frames = [transform.frame(image, t, len(images)) for t, image in enumerate(images)]
+    return transform.colours(torch.stack(frames))
+
+
+def moved_masks(transform, masks):
+    """``(T, H, W)`` bool masks of one instance, transformed."""
+    out, visible = transform.masks([encode(masks)], len(masks))
+    assert visible.tolist() == [out[0].any((1, 2)).tolist()]
+    return torch.from_numpy(out[0])
+
+
 def test_masks_take_the_nearest_pixel():
-    row = torch.tensor([[True, False, False, True, True]])
-    assert resize_masks(row, (1, 10))[0].tolist() == [True] * 2 + [False] * 4 + [True] * 4
+    row = torch.tensor([[[True, False, False, True, True]]])
+    assert moved_masks(whole(1, 5, (1, 10)), row)[0, 0].tolist() == [True] * 2 + [False] * 4 + [True] * 4
     # centres of two new pixels lie at 1.25 and 3.75 of five old ones
-    assert resize_masks(row, (1, 2))[0].tolist() == [False, True]
-    assert resize_masks(torch.zeros(0, 3, 5, 7, dtype=torch.bool), (7, 23)).shape == (0, 3, 7, 23)
+    assert moved_masks(whole(1, 5, (1, 2)), row)[0, 0].tolist() == [False, True]
+    none, visible = whole(5, 7, (7, 23)).masks([], 3)
+    assert none.shape == (0, 3, 7, 23)
+    assert visible.shape == (0, 3)
+
+
+def test_absent_and_lost_masks_are_not_visible():
+    dot = torch.zeros(1, 41, 20, dtype=torch.bool)
+    dot[0, 0, 0] = True
+    masks, visible = whole(41, 20, (7, 3)).masks([[None, *encode(dot)], [*encode(~dot), None]], 2)
+    assert visible.tolist() == [[False, False], [True, False]]  # no new pixel's centre meets the corner
+    assert masks.any((2, 3)).tolist() == visible.tolist()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 83), (83, 1), (7, 23), (40, 31)])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_the_box_of_a_mask_holds_all_of_it(size, density):
+    masks = torch.rand(4, *size, generator=torch.Generator().manual_seed(1)) < density
+    masks[1, :, : size[1] // 2] = False
+    masks[2, : size[0] // 2] = False
+    for rle, mask in zip(encode(masks), masks.numpy(), strict=True):
+        assert run_lengths(rle["counts"]).sum() == size[0] * size[1]
+        box = MaskBox(rle)
+        filled = np.zeros(size, dtype=bool)
+        width, height = box.pixels.shape
+        filled[box.top : box.top + height, box.left : box.left + width] = box.pixels.T
+        assert np.array_equal(filled, mask)
+        if mask.any():
+            assert box.pixels.any(0)[[0, -1]].all()
+            assert box.pixels.any(1)[[0, -1]].all()
 
 
 def test_images_of_the_same_size_are_left_alone():
@@ -49,6 +105,25 @@ def test_resized_images_keep_constant_colours_and_dimensions():
     images = torch.full((2, 5, 3, 7, 23), 83, dtype=torch.uint8)
     assert torch.equal(resize_images(images, (3, 40)), torch.full((2, 5, 3, 3, 40), 83, dtype=torch.uint8))
     assert torch.equal(resize_images(images[0, 0], (1, 1)), torch.full((3, 1, 1), 83, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("size", [(27, 1), (1, 27), (1, 1), (1, 2), (40, 31), (3, 7)])
+def test_resized_images_have_the_weights_of_a_triangle(size):
+    def weights(new, old):
+        scale = old / new
+        centres = (np.arange(new)[:, None] + 0.5) * scale
+        found = np.maximum(0, 1 - np.abs(np.arange(old) + 0.5 - centres) / max(1, scale))
+        return torch.from_numpy(found / found.sum(1, keepdims=True))
+
+    rng = torch.Generator().manual_seed(0)
+    for old in ((7, 2), (23, 41), (1, 83)):
+        images = torch.randint(0, 256, (2, 3, *old), dtype=torch.uint8, generator=rng)
+        exact = weights(size[0], old[0]) @ images.double() @ weights(size[1], old[1]).T
+        for given in (images, images.contiguous(memory_format=torch.channels_last)):
+            out = resize_images(given, size)
+            assert out.dtype == torch.uint8
+            assert (out.double() - exact).abs().max() < 1.6  # two roundings, one along each axis
+        assert torch.equal(resize_images(images[1], size), out[1])
 
 
 def test_resize_for_test():
@@ -64,7 +139,7 @@ def test_every_frame_of_a_clip_is_changed_alike():
     sizes, flips = set(), set()
     for key in range(40):
         transform = ClipTransform.draw(Stream("test", key), ALL_ON, 64, 83)
-        out = transform.images(clip)
+        out = moved_images(transform, clip)
         assert out.dtype == torch.uint8
         assert out.shape[-2:] == transform.size
         assert torch.equal(out, out[:1].expand_as(out))
@@ -83,8 +158,8 @@ def test_masks_follow_the_images_exactly():
         images = mask[:, None].to(torch.uint8).mul(255).repeat(1, 3, 1, 1)
         transform = ClipTransform.draw(Stream("align", key), config, 63, 69)
         assert transform.size == (126, 138)
-        shown = transform.images(images)[:, 0]
-        moved = transform.masks(mask)
+        shown = moved_images(transform, images)[:, 0]
+        moved = moved_masks(transform, mask)
         # bilinear weights at factor two are 3/4 and 1/4: the nearest pixel always has the majority...
         # ... along each axis (9/16 of the whole), so the image is above one half exactly on the mask
         assert torch.equal(shown > 127, moved)
@@ -105,25 +180,55 @@ def test_a_crop_keeps_masks_and_images_together():
         assert 0 <= left <= 31 - width
         windows.add(drawn.window)
         transform = ClipTransform(drawn.window, (height, width), drawn.flip)
-        out = transform.images(images).long()
+        out = moved_images(transform, images).long()
         found = out[:, 0] + 256 * out[:, 1]
         for mark in (0, 7 * 31 + 11, 12 * 31 + 20):
-            assert torch.equal(transform.masks(numbers == mark), found == mark)
+            assert torch.equal(moved_masks(transform, numbers == mark), found == mark)
     assert len(windows) > 10
+
+
+def test_a_drifting_window_moves_in_a_straight_line():
+    config = dataclasses.replace(ALL_ON, crop=1.0, crop_drift=True)
+    numbers = torch.arange(64 * 83).view(1, 64, 83).expand(4, 64, 83)
+    images = torch.stack([numbers % 256, numbers // 256, numbers * 0], 1).to(torch.uint8)
+    moves = set()
+    for key in range(30):
+        drawn = ClipTransform.draw(Stream("drift", key), config, 64, 83)
+        still = ClipTransform.draw(
+            Stream("drift", key), dataclasses.replace(config, crop_drift=False), 64, 83
+        )
+        assert still.window == drawn.window  # the first frame's
+        assert still.drift == (0, 0)
+        windows = [drawn.window_at(t, 4) for t in range(4)]
+        for t, (top, left, height, width) in enumerate(windows):
+            assert (height, width) == drawn.window[2:]
+            assert 0 <= top <= 64 - height
+            assert 0 <= left <= 83 - width
+            assert abs(top - drawn.window[0] - drawn.drift[0] * t / 3) <= 0.5
+            assert abs(left - drawn.window[1] - drawn.drift[1] * t / 3) <= 0.5
+        assert windows[0] == drawn.window_at(0, 1) == drawn.window
+        moves.add(drawn.drift)
+        transform = dataclasses.replace(drawn, size=drawn.window[2:], brightness=1, contrast=1, saturation=1)
+        out = moved_images(transform, images).long()
+        found = out[:, 0] + 256 * out[:, 1]
+        assert found.min(-1).values.min(-1).values.tolist() == [top * 83 + left for top, left, *_ in windows]
+        mark = 31 * 83 + 40
+        assert torch.equal(moved_masks(transform, numbers == mark), found == mark)
+    assert len(moves) > 20
 
 
 def test_a_flip_is_exact():
     transform = ClipTransform((0, 0, 7, 23), (7, 23), True)
     images = torch.randint(0, 256, (2, 3, 7, 23), dtype=torch.uint8)
     mask = images[:, 0] > 99
-    assert torch.equal(transform.images(images), images.flip(-1))
-    assert torch.equal(transform.masks(mask), mask.flip(-1))
+    assert torch.equal(moved_images(transform, images), images.flip(-1))
+    assert torch.equal(moved_masks(transform, mask), mask.flip(-1))
 
 
 def test_colour_by_hand():
     images = torch.tensor([[100, 50, 0], [200, 100, 250]], dtype=torch.uint8).view(2, 3, 1, 1)
     keep = ((0, 0, 1, 1), (1, 1), False)
-    assert ClipTransform(*keep, brightness=1.2).images(images).flatten().tolist() == [
+    assert ClipTransform(*keep, brightness=1.2).colours(images).flatten().tolist() == [
         120,
         60,
         0,
@@ -132,9 +237,9 @@ def test_colour_by_hand():
         255,
     ]
     # luma: .299*100 + .587*50 = 59.25; .299*200 + .587*100 + .114*250 = 147; mean of the clip 103.125
-    by_contrast = ClipTransform(*keep, contrast=0.5).images(images).flatten().tolist()
+    by_contrast = ClipTransform(*keep, contrast=0.5).colours(images).flatten().tolist()
     assert by_contrast == [102, 77, 52, 152, 102, 177]
-    by_saturation = ClipTransform(*keep, saturation=0.0).images(images).flatten().tolist()
+    by_saturation = ClipTransform(*keep, saturation=0.0).colours(images).flatten().tolist()
     assert by_saturation == [59, 59, 59, 147, 147, 147]
 
 

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from vistk.data.config import DataConfig
-from vistk.data.sampling import StepSampler, Stream, sample_frames, video_of
+from vistk.data.config import CocoConfig, DataConfig
+from vistk.data.mixing import Clip, ClipSource, JointClips, visible_targets
+from vistk.data.pseudo import PseudoClips
+from vistk.data.sampling import JointStepSampler, StepSampler, Stream, sample_frames, video_of
+from vistk.data.stills import with_targets
 from vistk.data.transforms import ClipTransform
 from vistk.data.ytvis import YTVIS, DataError
 from vistk.structures import ClipBatch, ClipTargets, VideoRecord
 
-Clip = tuple[Tensor, ClipTargets]
-"""Images ``(T, 3, H, W)`` uint8 and their targets."""
+
+def training_clips(source: YTVIS, config: DataConfig, stills: YTVIS | None = None) -> ClipSource:
+    """What a run is trained on: videos; stills as pseudo clips; or both, each in batches of its own.
+
+    Args:
+        source: the training split; of stills with :class:`~vistk.data.config.CocoConfig`.
+        stills: with the categories of ``source``, mixed in by ``config.stills.ratio``.
+
+    Raises:
+        DataError: a source has nothing to learn from, or stills have other categories than the videos.
+    """
+    if isinstance(config, CocoConfig):
+        return PseudoClips(source, config)
+    videos = ClipDataset(source, config)
+    if stills is None:
+        return videos
+    if stills.category_ids != source.category_ids:
+        raise DataError(
+            f"{stills.json_path} has the category ids {stills.category_ids}, expected those of "
+            f"{source.json_path}, {source.category_ids}"
+        )
+    return JointClips(PseudoClips(stills, config), videos, config.stills.ratio)
 
 
 class ClipDataset:
@@ -30,12 +54,8 @@ class ClipDataset:
 
     def __init__(self, source: YTVIS, config: DataConfig) -> None:
         self.source, self.config = source, config
-        self.videos = [v for v in source.videos if len(v) and not all(a.iscrowd for a in v.annotations)]
+        self.videos = with_targets(source)
         self._labels = {category: label for label, category in enumerate(source.category_ids)}
-        if not self.videos:
-            raise DataError(
-                f"{source.json_path} has no video with an annotated instance, expected at least one"
-            )
 
     def __len__(self) -> int:
         """Number of videos; an epoch takes one clip of each."""
@@ -45,44 +65,57 @@ class ClipDataset:
         """Training sample number ``index``, fully determined by the arguments."""
         video = self.videos[video_of(seed, index, len(self.videos))]
         stream = Stream("clip", seed, index)
-        frames = sample_frames(stream, len(video), num_frames, self.config.frame_range)
+        frames = sample_frames(
+            stream, len(video), num_frames, self.config.frame_range, self.config.repeat_frames
+        )
         transform = ClipTransform.draw(stream, self.config, video.height, video.width)
-        decoded = {t: self.source.read_frame(video, t) for t in dict.fromkeys(frames)}
-        images = transform.images(torch.stack([decoded[t] for t in frames]))
-        return images, self._targets(video, frames, transform)
+        images = np.empty((num_frames, 3, *transform.size), dtype=np.uint8)
+        for i, t in enumerate(frames):
+            if i == 0 or t != frames[i - 1]:  # frames are sorted: a repeated one comes right after itself
+                image = self.source.read_frame(video, t)
+            # numpy takes pixels apart into planes a quarter faster than torch
+            np.copyto(images[i], transform.frame(image, i, num_frames).numpy())
+        return transform.colours(torch.from_numpy(images)), self._targets(video, frames, transform)
 
     def _targets(self, video: VideoRecord, frames: list[int], transform: ClipTransform) -> ClipTargets:
-        labels, masks = [], []
+        labels, tracks = [], []
         for annotation in video.annotations:
-            if annotation.iscrowd or all(annotation.segmentations[t] is None for t in frames):
-                continue
-            full = torch.stack([self.source.instance_mask(video, annotation, t) for t in frames])
-            mask = transform.masks(full)
-            if mask.any():  # a crop or the resizing may have lost it
+            rles = [annotation.segmentations[t] for t in frames]
+            if not annotation.iscrowd and any(rles):
                 labels.append(self._labels[annotation.category_id])
-                masks.append(mask)
-        stacked = (
-            torch.stack(masks) if masks else torch.zeros(0, len(frames), *transform.size, dtype=torch.bool)
-        )
-        return ClipTargets(torch.tensor(labels, dtype=torch.int64), stacked.flatten(2).any(-1), stacked)
+                tracks.append(rles)
+        return visible_targets(labels, *transform.masks(tracks, len(frames)))
 
 
 def collate(clips: Sequence[Clip], size_divisor: int = 32) -> ClipBatch:
     """Pad clips at the bottom and right to one size, whose sides are multiples of ``size_divisor``."""
     sizes = torch.tensor([images.shape[-2:] for images, _ in clips])
     height, width = (-(-int(side) // size_divisor) * size_divisor for side in sizes.amax(0))
-    images, targets = [], []
-    for (clip, target), (h, w) in zip(clips, sizes.tolist(), strict=True):
-        margin = (0, width - w, 0, height - h)
-        images.append(F.pad(clip, margin))
-        targets.append(ClipTargets(target.labels, target.visible, F.pad(target.masks, margin)))
-    return ClipBatch(torch.stack(images), sizes, tuple(targets))
+    padded = _zeros((len(clips), *clips[0][0].shape[:2], height, width), torch.uint8)
+    targets = []
+    for place, (images, target), (h, w) in zip(padded, clips, sizes.tolist(), strict=True):
+        place[..., :h, :w] = images
+        masks = _zeros((*target.masks.shape[:2], height, width), torch.bool)
+        masks[..., :h, :w] = target.masks
+        targets.append(ClipTargets(target.labels, target.visible, masks))
+    return ClipBatch(padded, sizes, tuple(targets))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros of a dtype of one byte; in a loader's worker in memory that it shares with the training process.
+
+    A batch would be copied there otherwise, which takes longer than to fill it.
+    """
+    if get_worker_info() is None or 0 in shape:
+        return torch.zeros(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # fresh from the system, so it is zero
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 class _Numbered(Dataset[Clip]):
     """The map-style view of a run's samples that a DataLoader wants."""
 
-    def __init__(self, clips: ClipDataset, seed: int, num_frames: int) -> None:
+    def __init__(self, clips: ClipSource, seed: int, num_frames: int) -> None:
         self.clips, self.seed, self.num_frames = clips, seed, num_frames
 
     def __getitem__(self, index: int) -> Clip:
@@ -95,7 +128,7 @@ def _ignore_interrupts(worker: int) -> None:
 
 
 def make_loader(
-    dataset: ClipDataset,
+    dataset: ClipSource,
     *,
     batch_size: int,
     num_frames: int,
@@ -110,13 +143,20 @@ def make_loader(
     """Batches of steps ``start_step .. total_steps - 1`` on one rank, :class:`ClipBatch` each.
 
     The batch of a step depends on ``seed``, ``step``, ``rank`` and ``world`` alone. ``batch_size`` is per
-    rank. With gradient accumulation count micro-steps. Torch's global generator is left undisturbed.
+    rank. With gradient accumulation count micro-steps. With :class:`JointClips` the stream of a step is the
+    same on all ranks. Torch's global generator is left undisturbed.
     Worker processes ignore SIGINT: what an interrupt does is up to the process that reads the batches.
     """
+    steps = (batch_size, start_step, total_steps, rank, world)
+    sampler = (
+        JointStepSampler(*steps, share=dataset.share)
+        if isinstance(dataset, JointClips)
+        else StepSampler(*steps)
+    )
     # Typed by what comes out: to a DataLoader's type, collation does not change what a data set holds.
     return DataLoader[Any](
         _Numbered(dataset, seed, num_frames),
-        batch_sampler=StepSampler(batch_size, start_step, total_steps, rank, world),
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=num_workers,
         worker_init_fn=_ignore_interrupts,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import TypeVar
 
@@ -77,14 +78,18 @@ def video_of(seed: int, index: int, n: int) -> int:
     return int(epoch_order(seed, epoch, n)[offset])
 
 
-def sample_frames(stream: Stream, length: int, num_frames: int, frame_range: int | None) -> list[int]:
+def sample_frames(
+    stream: Stream, length: int, num_frames: int, frame_range: int | None, repeat: bool = False
+) -> list[int]:
     """Sorted frame numbers of a clip from a video of ``length`` frames.
 
     Args:
         frame_range: all frames lie within this distance of a random centre, which is one of them.
             ``None``: anywhere in the video, so that frames tend to be far apart.
+        repeat: frames other than the centre are drawn with replacement, as published (VISAGE,
+            arXiv 2312.04885): some come twice, the centre does not. A video of one frame repeats it.
 
-    Frames are distinct as long as there are enough; a shorter video repeats some of them.
+    Without ``repeat`` frames are distinct as long as there are enough; a shorter video repeats some.
 
     Raises:
         ValueError: ``num_frames`` is less than 1.
@@ -94,6 +99,8 @@ def sample_frames(stream: Stream, length: int, num_frames: int, frame_range: int
     centre = stream.integer(0, length)
     low, high = (0, length) if frame_range is None else (centre - frame_range, centre + frame_range + 1)
     others = [t for t in range(max(low, 0), min(high, length)) if t != centre]
+    if repeat and others:
+        return sorted([centre, *(stream.choice(others) for _ in range(num_frames - 1))])
     picked = [others[i] for i in stream.permutation(len(others))[: num_frames - 1]]
     window = [centre, *others]
     picked += [stream.choice(window) for _ in range(num_frames - 1 - len(picked))]
@@ -123,5 +130,47 @@ class StepSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start_step, self.total_steps):
-            first = (step * self.world + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+            yield list(self._batch(step))
+
+    def _batch(self, number: int) -> range:
+        """Sample numbers of this rank's part of a batch."""
+        first = (number * self.world + self.rank) * self.batch_size
+        return range(first, first + self.batch_size)
+
+
+def stream_of(step: int, share: Fraction) -> tuple[int, int]:
+    """Which of two streams the batch of a step is from, and which batch of that stream it is.
+
+    Of the first ``n`` steps, ``floor(n * share)`` are of stream 0, for every ``n``: the streams alternate
+    as evenly as their ratio allows, and each counts its own batches without a gap.
+    """
+    before = step * share.numerator // share.denominator
+    if (step + 1) * share.numerator // share.denominator > before:
+        return 0, before
+    return 1, step - before
+
+
+class JointStepSampler(StepSampler):
+    """Batches of two streams, each wholly of one, the same on all ranks (:func:`stream_of`).
+
+    Sample ``n`` of stream ``s`` has the number ``2 * n + s``. All ranks of a step share one stream, so that
+    they have equal work and the ratio of the streams is exact for any number of them.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        start_step: int,
+        total_steps: int,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        share: Fraction,
+    ) -> None:
+        super().__init__(batch_size, start_step, total_steps, rank, world)
+        self.share = share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start_step, self.total_steps):
+            stream, number = stream_of(step, self.share)
+            yield [2 * n + stream for n in self._batch(number)]

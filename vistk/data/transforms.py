@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vistk.data.config import DataConfig
 from vistk.data.sampling import Stream
+from vistk.structures import RLE
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+Window = tuple[int, int, int, int]
+"""Top, left, height and width in pixels."""
 
 
 def resized_size(height: int, width: int, short_side: int | None, max_side: int | None) -> tuple[int, int]:
@@ -26,75 +32,161 @@ def resized_size(height: int, width: int, short_side: int | None, max_side: int 
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(.., 3, H, W)`` uint8 images at another ``(height, width)``; bilinear, antialiased in shrinking."""
+    """``(.., 3, H, W)`` uint8 images at another ``(height, width)``; bilinear, antialiased in shrinking.
+
+    In memory the channels of a pixel lie side by side, as decoders leave them.
+    """
     if images.shape[-2:] == size:
         return images
-    # channels_last is how decoded images lie in memory; torch's path for other uint8 images is wrong
-    # when the new width is 1 (seen in 2.15).
-    flat = images.reshape(-1, *images.shape[-3:]).contiguous(memory_format=torch.channels_last)
-    out = F.interpolate(flat, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return out.contiguous().reshape(*images.shape[:-2], *size)
-
-
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """``(.., H, W)`` bool masks at another ``(height, width)``: the nearest pixel of the same place."""
-    if masks.shape[-2:] == size:
-        return masks
-    rows, columns = (
-        ((torch.arange(new) * 2 + 1) * old).div(2 * new, rounding_mode="floor")
-        for new, old in zip(size, masks.shape[-2:], strict=True)
-    )
-    return masks[..., rows[:, None], columns]
+    pixels = images.reshape(-1, *images.shape[-3:]).permute(0, 2, 3, 1)
+    # Torch's other paths are wrong when the new width is 1 (seen in 2.15). Flattened and back: of a single
+    # image it does not see the order, unless the strides are spelled out, and takes half as long again.
+    pixels = pixels.reshape(-1).view(pixels.shape).permute(0, 3, 1, 2)
+    out = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return out.reshape(*images.shape[:-2], *size)
 
 
 def resize_for_test(images: Tensor, config: DataConfig) -> Tensor:
     """``(.., 3, H, W)`` uint8 frames at the size of inference."""
     height, width = images.shape[-2:]
-    return resize_images(images, resized_size(height, width, config.test_short_side, config.test_max_side))
+    size = resized_size(height, width, config.test_short_side, config.test_max_side)
+    return resize_images(images, size).contiguous()
 
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """One draw of the training augmentation: crop, resize, flip and colour, for a whole clip."""
+    """One draw of the training augmentation: crop, resize, flip and colour, for a whole clip.
 
-    window: tuple[int, int, int, int]  # top, left, height and width of the part that is kept
+    The crop window keeps its size and may move: in a straight line, from the first frame to the last.
+    """
+
+    window: Window  # the part of the first frame that is kept
     size: tuple[int, int]  # height and width after resizing
     flip: bool
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    drift: tuple[int, int] = (0, 0)  # pixels down and right, from the first frame's window to the last's
 
     @classmethod
     def draw(cls, stream: Stream, config: DataConfig, height: int, width: int) -> ClipTransform:
         """A random transform of clips of this size."""
-        window = (0, 0, height, width)
+        window, drift = (0, 0, height, width), (0, 0)
         if stream.chance(config.crop):
             window = _draw_window(stream, config, height, width)
+            if config.crop_drift:
+                end = _draw_place(stream, (height, width), window[2:])
+                drift = (end[0] - window[0], end[1] - window[1])
         short_side = stream.choice(config.train_short_sides) if config.train_short_sides else None
         size = resized_size(*window[2:], short_side, config.train_max_side)
         flip = stream.chance(config.hflip)
         low, high = 1 - config.colour_jitter, 1 + config.colour_jitter
-        colour = [stream.uniform(low, high) if config.colour_jitter else 1.0 for _ in range(3)]
-        return cls(window, size, flip, *colour)
+        brightness, contrast, saturation = (
+            stream.uniform(low, high) if config.colour_jitter else 1.0 for _ in range(3)
+        )
+        return cls(window, size, flip, brightness, contrast, saturation, drift)
 
-    def images(self, images: Tensor) -> Tensor:
-        """``(T, 3, H, W)`` uint8, transformed."""
-        images = resize_images(self._cut(images), self.size)
-        if self.flip:
-            images = images.flip(-1)
+    def window_at(self, t: int, num_frames: int) -> Window:
+        """The part of frame ``t`` of a clip that is kept."""
+        top, left, height, width = self.window
+        if num_frames > 1:
+            top += round(self.drift[0] * t / (num_frames - 1))
+            left += round(self.drift[1] * t / (num_frames - 1))
+        return top, left, height, width
+
+    def frame(self, image: Tensor, t: int, num_frames: int) -> Tensor:
+        """Frame ``t`` of a clip, ``(3, H, W)`` uint8, at its new place and size; colours as they were."""
+        top, left, height, width = self.window_at(t, num_frames)
+        out = resize_images(image[..., top : top + height, left : left + width], self.size)
+        return out.flip(-1) if self.flip else out
+
+    def colours(self, images: Tensor) -> Tensor:
+        """``(T, 3, h, w)`` uint8, the whole clip, with its colours changed."""
         return _adjust_colour(images, self.brightness, self.contrast, self.saturation)
 
-    def masks(self, masks: Tensor) -> Tensor:
-        """``(.., H, W)`` bool, transformed as the images."""
-        masks = resize_masks(self._cut(masks), self.size)
-        return masks.flip(-1) if self.flip else masks
+    def masks(self, tracks: Sequence[Sequence[RLE | None]], num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Masks ``(N, T, h, w)`` bool, moved as the images, and whether they have a pixel, ``(N, T)`` bool.
 
-    def _cut(self, x: Tensor) -> Tensor:
-        top, left, height, width = self.window
-        return x[..., top : top + height, left : left + width]
+        A pixel of a mask is the nearest one of its place.
+
+        Args:
+            tracks: of each of ``N`` instances one entry a frame, ``None`` where it is absent.
+        """
+        out = np.zeros((len(tracks), num_frames, *self.size), dtype=bool)
+        visible = np.zeros((len(tracks), num_frames), dtype=bool)
+        view = out[..., ::-1] if self.flip else out
+        rows, columns = (_nearest(*sides) for sides in zip(self.size, self.window[2:], strict=True))
+        for t in range(num_frames):
+            top, left, _, _ = self.window_at(t, num_frames)
+            for n, track in enumerate(tracks):
+                rle = track[t]
+                if rle is not None:
+                    visible[n, t] = _draw_mask(view[n, t], MaskBox(rle), rows + top, columns + left)
+        return out, visible
 
 
-def _draw_window(stream: Stream, config: DataConfig, height: int, width: int) -> tuple[int, int, int, int]:
+def _nearest(new: int, old: int) -> np.ndarray:
+    """``(new,)`` int64: the old pixel in which the centre of each new one lies, if a side is resized."""
+    return (np.arange(new) * 2 + 1) * old // (2 * new)
+
+
+class MaskBox:
+    """The pixels of a mask inside its bounding box.
+
+    An object covers a small part of most frames, and a decoder that writes every pixel of the frame takes
+    longer than all that is done with the mask afterwards.
+
+    Attributes:
+        top, left: of the box, in pixels of the frame.
+        pixels: ``(width, height)`` bool, transposed: the order in which an RLE runs.
+    """
+
+    def __init__(self, rle: RLE) -> None:
+        side = rle["size"][0]
+        lengths = run_lengths(rle["counts"])
+        if len(lengths) % 2 == 0:  # ends in the mask; else in background
+            lengths = np.append(lengths, 0)
+        stop = int(lengths[:-1].sum())  # where the mask ends, counting down the columns
+        self.left = int(lengths[0]) // side if len(lengths) > 1 else 0
+        right = -(-stop // side) if len(lengths) > 1 else 0
+        lengths[0] -= self.left * side
+        lengths[-1] = right * side - stop
+        values = np.zeros(len(lengths), dtype=bool)
+        values[1::2] = True
+        columns = values.repeat(lengths).reshape(right - self.left, side)
+        filled = np.flatnonzero(columns.any(0))
+        self.top = int(filled[0]) if len(filled) else 0
+        self.pixels = columns[:, self.top : filled[-1] + 1 if len(filled) else 0]
+
+
+def run_lengths(counts: str) -> np.ndarray:
+    """Lengths of the runs of a compressed RLE, int64; background first, then turn by turn."""
+    digits = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
+    ends = (digits < 32).nonzero()[0]  # six bits a character: five of a number, one for "more follow"
+    starts = np.zeros_like(ends)
+    starts[1:] = ends[:-1] + 1
+    shifts = 5 * (np.arange(len(digits)) - starts.repeat(ends - starts + 1))
+    runs = np.add.reduceat((digits & 31) << shifts, starts)
+    runs -= (digits[ends] & 16) << (shifts[ends] + 1)  # the highest bit is the sign
+    # From the fourth on, a number is the difference to the run two before.
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs
+
+
+def _draw_mask(out: np.ndarray, box: MaskBox, rows: np.ndarray, columns: np.ndarray) -> bool:
+    """Set ``(h, w)``, which is empty, to a mask's pixels at these rising rows and columns; True if any."""
+    width, height = box.pixels.shape
+    left, right = np.searchsorted(columns, (box.left, box.left + width))
+    top, bottom = np.searchsorted(rows, (box.top, box.top + height))
+    # Columns are chosen first and rows after turning the mask: both copy whole lines of it.
+    turned = np.ascontiguousarray(box.pixels[columns[left:right] - box.left].T)
+    part = turned[rows[top:bottom] - box.top]
+    out[top:bottom, left:right] = part
+    return bool(part.any())
+
+
+def _draw_window(stream: Stream, config: DataConfig, height: int, width: int) -> Window:
     """A window whose sides lie in ``crop_range`` once the shorter side of the image is ``crop_short_sides``.
 
     The window is cut from the original pixels, so that a clip is interpolated once, not twice.
@@ -106,9 +198,13 @@ def _draw_window(stream: Stream, config: DataConfig, height: int, width: int) ->
         scaled = int(side * scale + 0.5)
         wanted = stream.integer(min(low, scaled), min(high, scaled) + 1)
         sides.append(max(1, min(side, int(wanted / scale + 0.5))))
-    top = stream.integer(0, height - sides[0] + 1)
-    left = stream.integer(0, width - sides[1] + 1)
-    return top, left, sides[0], sides[1]
+    size = (sides[0], sides[1])
+    return (*_draw_place(stream, (height, width), size), *size)
+
+
+def _draw_place(stream: Stream, image: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+    """Top and left of a window somewhere in an image, both given by height and width."""
+    return stream.integer(0, image[0] - window[0] + 1), stream.integer(0, image[1] - window[1] + 1)
 
 
 def _adjust_colour(images: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
