@@ -33,3 +33,20 @@ def tolerance() -> dict[torch.dtype, dict[str, float]]:
         torch.bfloat16: {"rtol": 1e-2, "atol": 1e-2},
         torch.float16: {"rtol": 1e-3, "atol": 1e-3},
     }
+
+
+@pytest.fixture
+def run_experiment(monkeypatch, capsys):
+    """Calls ``experiments/run.py`` with words; gives the exit code and what it printed."""
+    from experiment_script import experiment_main
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["experiments/run.py", *map(str, words)])
+        try:
+            code = experiment_main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

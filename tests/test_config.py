@@ -68,6 +68,7 @@ class Root:
     weights: str | None = None
     resume: bool = True
     run_dir: str | None = None
+    preset: str | None = None
 
 
 def _tracker(name: str) -> Any:
@@ -79,12 +80,19 @@ def _tracker(name: str) -> Any:
     return known[name]()
 
 
+def _preset(name: str) -> tuple[str, ...]:
+    if name != "old":
+        raise ValueError("known is old")
+    return ("tracker=rich", "tracker.memory.frames=9", "train.steps=77")
+
+
 SCHEMA = Schema(
     Root,
     {
         "tracker": Group("plain", lambda: ("plain", "rich", "rich-no-memory"), _tracker),
         "data": options("toy", {"toy": lambda: Frozen(root="here"), "real": lambda: Frozen}),
     },
+    shorthands={"preset": _preset},
 )
 
 
@@ -263,6 +271,30 @@ WORDS = (
     "weights=null",
     "train.ema=.inf",
 )
+
+
+def test_a_shorthand_comes_before_the_words_beside_it() -> None:
+    plain = run("preset=old").config
+    assert (plain.choices["tracker"], plain.tracker.memory.frames, plain.train.steps) == ("rich", 9, 77)
+    assert plain.preset == "old"
+    changed = run("train.steps=5", "preset=old").config
+    assert (changed.tracker.memory.frames, changed.train.steps) == (9, 5)
+    other = run("preset=old", "tracker=plain").config  # its words about the other tracker are dropped
+    assert (other.choices["tracker"], other.train.steps) == ("plain", 77)
+    assert run("preset=null").config.train.steps == Loop().steps
+
+
+def test_a_shorthand_names_the_run_and_replays(tmp_path: Path) -> None:
+    composed = run("preset=old", "train.steps=5")
+    assert composed.overrides == ("preset=old", "train.steps=5")
+    assert composed.run_dir == Path("runs/toy/rich/preset=old,train.steps=5")
+    path = tmp_path / "config.yaml"
+    path.write_text(vc.to_yaml(composed))
+    assert load(path, SCHEMA).config == composed.config
+
+
+def test_an_unknown_shorthand_is_refused() -> None:
+    assert refusal("preset=new") == "preset=new: known is old"
 
 
 def test_replay(tmp_path: Path) -> None:

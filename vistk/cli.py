@@ -33,6 +33,30 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return report.run(arguments)
 
 
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.data import commands
+
+    commands.add_arguments(parser)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from vistk.data import commands
+
+    return commands.run(arguments)
+
+
+def _weights_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk import weights_commands
+
+    weights_commands.add_arguments(parser)
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from vistk import weights_commands
+
+    return weights_commands.run(arguments)
+
+
 def _no_arguments(parser: argparse.ArgumentParser) -> None:
     """For subcommands that take none."""
 
@@ -52,8 +76,10 @@ def _trackers(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
+    "data": Command("check and convert data sets", _data_arguments, _data),
     "evaluate": Command("score results files against the annotations", _evaluate_arguments, _evaluate),
     "trackers": Command("list the trackers that tracker=<name> takes", _no_arguments, _trackers),
+    "weights": Command("inspect and convert files of weights", _weights_arguments, _weights),
 }
 
 

@@ -20,11 +20,13 @@ from vistk.data.transforms import resize_for_test
 from vistk.data.ytvis import YTVIS
 from vistk.engine.infer import TrackedVideo, track_video
 from vistk.engine.progress import progress_bar
-from vistk.evaluation.files import GroundTruth
+from vistk.evaluation.parts import PARTS, evaluate_parts
 from vistk.evaluation.report import evaluate
-from vistk.evaluation.tables import comparison_table, to_markdown, write_table
+from vistk.evaluation.submission import write_submission
+from vistk.evaluation.tables import METRICS, comparison_table, to_markdown, write_table
 from vistk.files import write_text
 from vistk.models.segmenter import Segmenter
+from vistk.splits import EvaluationSplit
 from vistk.structures import FrameTargets, VideoRecord
 from vistk.trackers.base import Tracker
 
@@ -122,52 +124,85 @@ def compare(
     run_dir: Path,
     segmenter: Segmenter,
     rows: Mapping[str, Tracker[Any]],
-    sources: Mapping[str, YTVIS],
-    truth: Mapping[str, GroundTruth],
+    splits: Mapping[str, EvaluationSplit],
     accelerator: Accelerator,
     facts: Mapping[str, Any],
 ) -> Path:
-    """Track and score every row on every split; write results, metrics and tables into ``run_dir``.
+    """Track every row on every split, score those whose truth is known; write it all into ``run_dir``.
+
+    Beside the results of a split that cannot be scored lies ``submission.zip``, for a server.
 
     Args:
-        truth: annotations of the splits that have them.
         facts: further entries of the table's card.
 
     Returns:
         Path of ``metrics.json``.
     """
     metrics: dict[str, dict[str, Any]] = {row: {} for row in rows}
-    for split, source in sources.items():
-        wanted = dict(rows)
-        if not source.has_annotations:
-            wanted = {row: tracker for row, tracker in rows.items() if not tracker.uses_targets}
-        tracked = _track_split(config, segmenter, wanted, source, split, accelerator, run_dir)
+    for name, split in splits.items():
+        known = split.source.has_annotations
+        wanted = {row: tracker for row, tracker in rows.items() if known or not tracker.uses_targets}
+        tracked = _track_split(config, segmenter, wanted, split.source, name, accelerator, run_dir)
         if not accelerator.is_main_process:
             continue
         for row, total in tracked.items():
-            path = write_text(run_dir / "rows" / row / split / "results.json", json.dumps(total["results"]))
-            if not source.has_annotations:
-                continue
-            report = evaluate(truth[split], path, score_threshold=config.evaluation.track_score)
-            metrics[row][split] = dict(report.metrics) | {
+            path = write_text(run_dir / "rows" / row / name / "results.json", json.dumps(total["results"]))
+            if not split.scored:
+                write_submission(path, path.with_name("submission.zip"))
+            speed = {
                 "identity_permutations": total["identical"] / max(total["frames"], 1),
                 "frames_per_second": total["frames"]
                 / max(total["segment_seconds"] + total["track_seconds"], 1e-9),
             }
-        if not source.has_annotations:
+            for column, numbers in scores(name, split, path, config.evaluation.track_score).items():
+                metrics[row][column] = numbers | speed
+        if not split.scored:
+            hint = (
+                ""
+                if config.data.local_split
+                else "; data.local_split=0.15 holds out training videos to score"
+            )
             accelerator.print(
-                f"{source.json_path} has no annotations: results are written, nothing is scored"
+                f"{split.source.json_path} has no annotations: results.json and submission.zip are written "
+                f"to {run_dir / 'rows'}/*/{name}, nothing is scored{'' if config.data.local_split else hint}"
             )
     path = run_dir / "metrics.json"
     if accelerator.is_main_process:
         card = _card(config, metrics, accelerator, facts)
-        frame, _ = comparison_table({row: splits for row, splits in metrics.items() if splits})
+        table = {row: splits for row, splits in metrics.items() if splits}
+        frame, _ = comparison_table(table, metrics=[*METRICS, *_occlusion_metrics(table)])
         write_table(frame, card, run_dir)
         write_text(path, json.dumps({"rows": metrics, "card": card}, indent=2) + "\n")
         print("\n" + to_markdown(frame, card))
         print(f"table and results in {run_dir}")
     accelerator.wait_for_everyone()
     return path
+
+
+def scores(
+    name: str, split: EvaluationSplit, results: Path, score_threshold: float
+) -> dict[str, dict[str, Any]]:
+    """The metrics of a results file by column of the table: the split and, where it has parts, each part.
+
+    Where there are parts (YouTube-VIS 2022), the column of the split has the means over the parts.
+    """
+    if split.parts:
+        numbers = evaluate_parts(split.truth, split.parts, results, score_threshold=score_threshold)
+        ends = {f"{name} ({PARTS[suffix]})": f"_{suffix}" for suffix in split.parts}
+        columns: dict[str, dict[str, Any]] = {
+            column: {key.removesuffix(end): value for key, value in numbers.items() if key.endswith(end)}
+            for column, end in ends.items()
+        }
+        return columns | {f"{name} (mean)": {key: numbers[key] for key in next(iter(columns.values()))}}
+    if split.truth is not None:
+        return {name: dict(evaluate(split.truth, results, score_threshold=score_threshold).metrics)}
+    return {}
+
+
+def _occlusion_metrics(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """AP by occlusion, where any split has it (OVIS)."""
+    found = {key for row in table.values() for numbers in row.values() for key in numbers}
+    return [name for name in ("APso", "APmo", "APho") if name in found]
 
 
 def _card(

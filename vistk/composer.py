@@ -12,7 +12,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from hydra import compose as hydra_compose
@@ -58,11 +58,18 @@ def options(default: str, table: Mapping[str, Callable[[], Any]]) -> Group:
 
 @dataclass(frozen=True)
 class Schema:
-    """A root dataclass and the groups among its fields. ``path`` groups name the run directory."""
+    """A root dataclass and the groups among its fields.
+
+    Attributes:
+        path: groups that name the run directory.
+        shorthands: fields whose value stands for other words, by a function from the value to the words;
+            raises ``ValueError`` with one sentence for a value that stands for none.
+    """
 
     root: type
     groups: Mapping[str, Group]
     path: tuple[str, ...] = ("data", "tracker")
+    shorthands: Mapping[str, Callable[[str], Sequence[str]]] = field(default_factory=dict)
 
 
 def compose_words(
@@ -78,6 +85,7 @@ def compose_words(
         ConfigError: one sentence naming the word or key, what was found and what was expected.
     """
     base = base or {}
+    words = _spelled_out(words, schema)
     parsed = [parse_word(word) for word in words]
     defaults = {name: group.default for name, group in schema.groups.items()}
     recorded = defaults | _recorded_choices(base, schema, base_name)
@@ -114,6 +122,19 @@ def compose_words(
         if base_tree and not any(error.key.startswith(o.key_or_group) for o in parsed):
             raise ConfigError(f"{base_name}: {error}", error.key) from error
         raise
+
+
+def _spelled_out(words: Sequence[str], schema: Schema) -> Sequence[str]:
+    """The words, those that a shorthand among them stands for first, so that they can be overridden."""
+    for override in [parse_word(word) for word in words]:
+        key = override.key_or_group
+        if key in schema.shorthands and override.value() is not None:
+            try:
+                meant = schema.shorthands[key](str(override.value()))
+            except ValueError as error:
+                raise ConfigError(f"{key}={override.value()}: {error}", key) from error
+            words = merge_words(meant, words, schema)
+    return words
 
 
 def merge_words(old: Sequence[str], new: Sequence[str], schema: Schema) -> tuple[str, ...]:

@@ -25,11 +25,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vistk.composer import Group, Schema, compose_words, first_line, merge_words, options, parse_word
-from vistk.data.config import DataConfig, SyntheticConfig
+from vistk.data.config import (
+    CocoConfig,
+    DataConfig,
+    OVISConfig,
+    SyntheticConfig,
+    YTVIS2019Config,
+    YTVIS2021Config,
+    YTVIS2022Config,
+)
 from vistk.engine.infer import EvalConfig
 from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
 from vistk.files import write_text
 from vistk.models.segmenter import SegmenterConfig, TinySegmenterConfig
+from vistk.presets import SEGMENTERS, get_preset
 from vistk.schema import ConfigError, describe, join, leaves, to_tree
 from vistk.trackers.registry import get_tracker, tracker_names
 
@@ -49,6 +58,7 @@ class RunConfig:
     train: TrainConfig
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     choices: dict[str, str] = field(default_factory=dict)  # chosen option of each group; set by compose
+    preset: str | None = None  # published model whose words come before those that are said
     seed: int = 0
     weights: str | None = "default"  # path; "default" = packaged start weights that fit; null = random
     eval_only: bool = False
@@ -56,21 +66,32 @@ class RunConfig:
     run_dir: str | None = None  # null = made from the words
 
 
+DATA_SETS = {
+    "synthetic": SyntheticConfig,
+    "ytvis": DataConfig,
+    "ytvis2019": YTVIS2019Config,
+    "ytvis2021": YTVIS2021Config,
+    "ytvis2022": YTVIS2022Config,
+    "ovis": OVISConfig,
+    "coco": CocoConfig,
+}
+
 DEFAULT_SCHEMA = Schema(
     RunConfig,
     {
         "tracker": Group("visage", tracker_names, lambda name: get_tracker(name)[1]),
-        "data": options(
-            "synthetic",
-            {"synthetic": SyntheticConfig, "ytvis": DataConfig},
-        ),
-        "segmenter": options("tiny", {"tiny": TinySegmenterConfig, "r50": SegmenterConfig}),
+        "data": options("synthetic", DATA_SETS),
+        "segmenter": options("tiny", {"tiny": TinySegmenterConfig, **SEGMENTERS}),
         "train": options(
             "video", {"video": TrainConfig, "stills": StillsTrainConfig, "joint": JointTrainConfig}
         ),
     },
+    shorthands={"preset": lambda name: get_preset(name).words()},
 )
-"""The groups of a run and their options; plug-ins and ``module:Class`` count as trackers."""
+"""The groups of a run and their options; plug-ins and ``module:Class`` count as trackers.
+
+``preset=NAME`` stands for the words of a published model (:mod:`vistk.presets`).
+"""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,21 @@ from torch import Tensor, nn
 
 from vistk.comparison import commit, compare
 from vistk.config import Composed, RunConfig, config_hash, save
-from vistk.data.clips import ClipDataset
-from vistk.data.config import SyntheticConfig
-from vistk.data.synthetic import ensure
-from vistk.data.ytvis import YTVIS, DataError, find_split
+from vistk.data.clips import training_clips
+from vistk.data.mixing import ClipSource
 from vistk.engine.train import train
-from vistk.evaluation.files import load_ground_truth
 from vistk.files import file_hash
-from vistk.models.checkpoints import CheckpointError, load_into, load_weights, save_weights
+from vistk.models.checkpoints import save_weights
 from vistk.models.segmenter import Segmenter
 from vistk.schema import ConfigError
+from vistk.splits import RunData, open_data
+from vistk.start_weights import load_start_weights, start_weights
 from vistk.trackers.ablations import ABLATIONS
 from vistk.trackers.base import Tracker
 from vistk.trackers.registry import get_tracker
 
-START_WEIGHTS = {"tiny": Path(__file__).parent / "weights" / "tiny-synthetic.safetensors"}
-"""Start weights in the package, by segmenter; docs/start_weights.md says how they were made."""
-
 WEIGHTS = "weights.safetensors"
 """What a run trains, in its directory."""
-
-CLASS_PARTS = ("transformer_decoder.class_embed.", "dense_embed.")
-"""Parts of the segmenter that belong to the classes of a data set and are made anew for another one."""
 
 
 def run(composed: Composed) -> Path:
@@ -78,25 +71,28 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
         accelerator.print((run_dir / "table.md").read_text())
         return metrics_path
 
-    train_split = config.train.split or config.data.train_split
-    training = not config.eval_only
-    sources = open_splits(config.data, [train_split] if training else [], accelerator)
-    evaluation = open_splits(config.data, config.data.eval_splits, accelerator)
-    truth = {split: load_ground_truth(s.json_path) for split, s in evaluation.items() if s.has_annotations}
-    categories = _common_categories([*sources.values(), *evaluation.values()])
-    torch.manual_seed(config.seed)
-    segmenter = Segmenter(config.segmenter, len(categories))
-    tracker = build_tracker(config.choices["tracker"], config.tracker, segmenter)
+    data = open_data(config, accelerator)
     start = start_weights(config, accelerator)
-    fits = load_start_weights(start, config, segmenter, tracker, categories, accelerator)
+    torch.manual_seed(config.seed)
+    # Weights that a file replaces at once need no download.
+    segmenter = Segmenter(
+        dataclasses.replace(
+            config.segmenter, backbone_pretrained=config.segmenter.backbone_pretrained and start is None
+        ),
+        len(data.categories),
+    )
+    tracker = build_tracker(config.choices["tracker"], config.tracker, segmenter)
+    fits = load_start_weights(start, config, segmenter, tracker, data.categories, accelerator)
     rows = build_rows(config, segmenter, tracker, accelerator)
     if not config.resume and accelerator.is_main_process:
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
         metrics_path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
-    if training:
-        _train(composed, fits, segmenter, tracker, sources[train_split], accelerator)
+    if data.training is not None:
+        clips = training_clips(data.training, config.data, data.stills)
+        accelerator.print(_training_said(config, data))
+        _train(composed, fits, segmenter, tracker, clips, data.categories, accelerator)
     _same_on_all_processes(segmenter, accelerator)
     for row in rows.values():
         if row.state_dict():  # those with heads have the trained ones: build_rows left out all others
@@ -106,10 +102,24 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
     facts = {
         "commit": began_at,
         "config hash": config_hash(config),
-        "weights hash": file_hash(run_dir / WEIGHTS if training else start),
+        "weights hash": file_hash(start if data.training is None else run_dir / WEIGHTS),
         "start weights hash": file_hash(start),
+        **data.notes,
     }
-    return compare(config, run_dir, segmenter, rows, evaluation, truth, accelerator, facts)
+    return compare(config, run_dir, segmenter, rows, data.evaluation, accelerator, facts)
+
+
+def _training_said(config: RunConfig, data: RunData) -> str:
+    """What is trained on, in a line."""
+    assert data.training is not None
+    said = f"{len(data.training.videos):,} training videos of {data.training.json_path}"
+    if data.stills is None:
+        return said
+    stills, videos = config.data.stills.ratio
+    return (
+        f"{said} and {len(data.stills.videos):,} stills of {data.stills.json_path}, "
+        f"batches {stills:g} of stills to {videos:g} of videos"
+    )
 
 
 def _same_on_all_processes(module: nn.Module, accelerator: Accelerator) -> None:
@@ -124,7 +134,8 @@ def _train(
     fits: bool,
     segmenter: Segmenter,
     tracker: Tracker[Any],
-    source: YTVIS,
+    clips: ClipSource,
+    categories: Mapping[int, str],
     accelerator: Accelerator,
 ) -> None:
     """Train what the configuration says, and save the weights of both."""
@@ -140,16 +151,15 @@ def _train(
     accelerator.print(
         f"segmenter {config.choices['segmenter']} ({_millions(segmenter)}, "
         f"{'frozen' if settings.freeze_segmenter else 'trained'}), tracker {config.choices['tracker']} "
-        f"({_millions(tracker)}), {len(source.videos)} training videos of {source.json_path}"
+        f"({_millions(tracker)})"
     )
-    dataset = ClipDataset(source, config.data)
     workers = config.data.num_workers
-    train(segmenter, tracker, dataset, settings, accelerator, composed.run_dir, config.seed, workers)
+    train(segmenter, tracker, clips, settings, accelerator, composed.run_dir, config.seed, workers)
     if accelerator.is_main_process:
         facts = {
             "segmenter": dataclasses.asdict(config.segmenter),
             "tracker": config.choices["tracker"],
-            "categories": {str(k): v for k, v in source.categories.items()},
+            "categories": {str(k): v for k, v in categories.items()},
             "words": list(composed.overrides),
         }
         save_weights(composed.run_dir / WEIGHTS, _joined(segmenter, tracker), facts)
@@ -170,19 +180,6 @@ def _accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def open_splits(data: Any, splits: Sequence[str], accelerator: Accelerator) -> dict[str, YTVIS]:
-    """The named splits of a data set; the synthetic one is written first where it is missing."""
-    root = data.root
-    if isinstance(data, SyntheticConfig):
-        if accelerator.is_main_process:
-            root = ensure(data, splits, progress=True)
-        accelerator.wait_for_everyone()
-        root = ensure(data, splits, progress=False)
-    elif root is None:
-        raise ConfigError(f"data={data.name} lies in a folder of yours: say data.root=DIR")
-    return {split: YTVIS.load(*find_split(root, split)) for split in splits}
-
-
 def build_tracker(name: str, tracker_config: Any, segmenter: Segmenter) -> Tracker[Any]:
     """A tracker with fresh weights, made for a segmenter."""
     cls, _ = get_tracker(name)
@@ -197,91 +194,10 @@ def build_tracker(name: str, tracker_config: Any, segmenter: Segmenter) -> Track
         raise ConfigError(f"tracker={name}: {error}") from error
 
 
-def _common_categories(sources: Sequence[YTVIS]) -> Mapping[int, str]:
-    """The categories of all splits.
-
-    Raises:
-        DataError: two splits differ.
-    """
-    first = sources[0]
-    for other in sources[1:]:
-        if other.categories != first.categories:
-            raise DataError(
-                f"{other.json_path} has the categories {dict(other.categories)}, but {first.json_path} has "
-                f"{dict(first.categories)}; expected the same in all splits"
-            )
-    return first.categories
-
-
 def _joined(segmenter: nn.Module, tracker: nn.Module) -> dict[str, Tensor]:
     return {f"segmenter.{k}": v for k, v in segmenter.state_dict().items()} | {
         f"tracker.{k}": v for k, v in tracker.state_dict().items()
     }
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def start_weights(config: RunConfig, accelerator: Accelerator) -> Path | None:
-    """The file that ``weights`` names; None for random weights."""
-    if config.weights != "default":
-        return Path(config.weights) if config.weights else None
-    packaged = START_WEIGHTS.get(config.choices["segmenter"])
-    if packaged is None:
-        accelerator.print(
-            f"no start weights come with segmenter={config.choices['segmenter']}: random weights"
-        )
-    return packaged
-
-
-def load_start_weights(
-    path: Path | None,
-    config: RunConfig,
-    segmenter: Segmenter,
-    tracker: Tracker[Any],
-    categories: Mapping[int, str],
-    accelerator: Accelerator,
-) -> bool:
-    """Load a file of weights; the class parts stay fresh where the data set has other classes.
-
-    Returns:
-        Whether every part of the segmenter has its start weights.
-
-    Raises:
-        CheckpointError: the file is missing, broken or of another architecture.
-    """
-    if path is None:
-        if config.eval_only:
-            raise CheckpointError("eval_only=true evaluates trained weights: say weights=FILE")
-        return False
-    state, metadata = load_weights(path)
-    weights = _part(state, "segmenter.")
-    other_classes = metadata.get("categories") != {str(k): v for k, v in categories.items()}
-    if other_classes and config.eval_only:
-        raise CheckpointError(
-            f"weights {path} know the classes {metadata.get('categories')}, the data has {dict(categories)}"
-        )
-    if other_classes:
-        fresh = {k: v for k, v in segmenter.state_dict().items() if k.startswith(CLASS_PARTS)}
-        weights = {k: v for k, v in weights.items() if not k.startswith(CLASS_PARTS)} | fresh
-        accelerator.print(
-            f"{path} knows other classes: the class heads of the segmenter start from random weights"
-        )
-    load_into(segmenter, weights, str(path))
-    heads = _part(state, "tracker.")
-    if heads and {k: v.shape for k, v in heads.items()} == {
-        k: v.shape for k, v in tracker.state_dict().items()
-    }:
-        load_into(tracker, heads, str(path))
-    elif config.eval_only and tracker.state_dict():
-        raise CheckpointError(
-            f"weights {path} hold heads of tracker {metadata.get('tracker')}, not those of "
-            f"tracker={config.choices['tracker']}, which eval_only=true would evaluate untrained"
-        )
-    elif heads:
-        accelerator.print(f"{path} holds heads of tracker {metadata.get('tracker')}: not used")
-    return not other_classes
 
 
 def build_rows(

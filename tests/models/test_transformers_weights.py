@@ -14,7 +14,7 @@ from vistk.models.segmenter import Segmenter, SegmenterConfig, SwinTinyConfig
 from vistk.models.weight_files import read_state
 from vistk.structures import FrameOutput
 
-ATOL = {torch.float32: 1e-4}
+ATOL = {torch.float32: 1e-4, torch.float64: 1e-4}
 """For outputs of standard deviation one."""
 
 
@@ -196,8 +196,13 @@ def test_back_into_transformers(transformers, ours, theirs, folder, tmp_path):
             assert torch.equal(value, theirs.state_dict()[name]), name
 
 
-def test_published_size(transformers):
-    """Swin-T with the published widths, 47 million parameters, one frame."""
+@pytest.fixture(scope="module")
+def published_size(transformers):
+    """Swin-T with the published widths, 47 million parameters: theirs, and ours with its weights.
+
+    In double precision: at this size some attention bit (mask < 0.5) is always so near its threshold that
+    the order of float32 sums would decide it.
+    """
     model = small_model(
         transformers,
         embed_dim=96,
@@ -218,7 +223,17 @@ def test_published_size(transformers):
         report.holds == "a Mask2Former with Swin-T, 100 queries and 80 classes, in the names of Transformers"
     )
     assert report.missing == ()
-    out, other = run_both(segmenter, model, 90, 150)
-    difference = (out.logits - other.class_queries_logits).abs()
-    assert difference.mean() < 1e-3
-    assert ((out.mask_logits > 0) == (other.masks_queries_logits > 0)).float().mean() > 0.999
+    return segmenter.double(), model.double()
+
+
+@pytest.mark.parametrize("size", [(90, 150), (33, 95), (224, 64)])
+def test_same_outputs_at_the_published_size(published_size, size):
+    segmenter, model = published_size
+    out, other = run_both(segmenter, model, *size)
+    assert_equal_outputs(out, other)
+    with torch.inference_mode():
+        _, pyramid = segmenter.pixel_decoder(out.features)
+    for ours, theirs in zip(pyramid, other.pixel_decoder_hidden_states, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4 * float(theirs.std()), rtol=0)
+    for level, theirs in zip(out.features.values(), other.encoder_hidden_states, strict=True):
+        torch.testing.assert_close(level, theirs, atol=1e-4 * float(theirs.std()), rtol=0)

@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vistk.data.clips import ClipDataset, make_loader
+from vistk.data.clips import make_loader
+from vistk.data.mixing import ClipSource
 from vistk.engine.checkpoint import Checkpoints
 from vistk.engine.journal import JsonLines
 from vistk.engine.progress import progress_bar
@@ -121,6 +122,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     Frozen parameters are left out. ``base_lr`` keeps each group's rate for the schedule.
     """
     undecayed = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
+    positions = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed", "cls_token", "reg_token")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     seen: set[Tensor] = set()
     for module_name, module in model.named_modules():
@@ -130,10 +132,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
             seen.add(parameter)
             in_backbone = "backbone" in module_name.split(".")
             lr = config.lr * (config.backbone_lr_scale if in_backbone else 1.0)
-            exempt = isinstance(module, undecayed) or name in (
-                "relative_position_bias_table",
-                "absolute_pos_embed",
-            )
+            exempt = isinstance(module, undecayed) or name in positions
             decay = 0.0 if exempt else config.weight_decay
             group = groups.setdefault(
                 (lr, decay), {"params": [], "lr": lr, "base_lr": lr, "weight_decay": decay}
@@ -216,7 +215,7 @@ class Interrupted(Exception):
 def train(
     segmenter: Segmenter,
     tracker: Tracker,
-    dataset: ClipDataset,
+    dataset: ClipSource,
     config: TrainConfig,
     accelerator: Accelerator,
     run_dir: Path,
