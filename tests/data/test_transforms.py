@@ -14,7 +14,9 @@ from vistk.data.transforms import (
     resize_for_test,
     resize_images,
     resized_size,
+    run_ends,
     run_lengths,
+    write_planes,
 )
 from vistk.ops.masks import encode
 
@@ -94,6 +96,57 @@ def test_the_box_of_a_mask_holds_all_of_it(size, density):
         if mask.any():
             assert box.pixels.any(0)[[0, -1]].all()
             assert box.pixels.any(1)[[0, -1]].all()
+
+
+def test_ends_of_runs_by_hand():
+    """Masks of four pixels, columns first: 0110, 1000, 0000."""
+    masks = torch.tensor([[[0, 1], [1, 0]], [[1, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=torch.bool)
+    ends, bounds = run_ends([rle["counts"] for rle in encode(masks)])
+    assert ends.tolist() == [1, 3, 4, 0, 1, 4, 4]
+    assert bounds.tolist() == [0, 3, 6, 7]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 83), (83, 1), (7, 5), (40, 31), (53, 90)])
+@pytest.mark.parametrize("density", [0.02, 0.5, 0.98, 1.0])
+@pytest.mark.parametrize("flip", [False, True])
+def test_masks_of_a_moving_window_are_looked_up_pixel_by_pixel(size, density, flip):
+    top, left, height, width = window = (3, 11, 23, 41)
+    transform = ClipTransform(window, size, flip, drift=(7, -9))
+    masks = torch.rand(4, 37, 61, generator=torch.Generator().manual_seed(0)) < density
+    masks[1, :13] = False
+    masks[2, :, 29:] = False
+    rows = [(2 * i + 1) * height // (2 * size[0]) for i in range(size[0])]
+    columns = [(2 * i + 1) * width // (2 * size[1]) for i in range(size[1])]
+    found = moved_masks(transform, masks)
+    for t, (down, right) in enumerate([(0, 0), (2, -3), (5, -6), (7, -9)]):
+        expected = masks[t][top + down :, left + right :][rows][:, columns]
+        assert torch.equal(found[t], expected.flip(-1) if flip else expected)
+
+
+def test_a_long_run_through_several_columns_is_drawn_whole():
+    mask = torch.zeros(1, 7, 5, dtype=torch.bool)
+    mask[0, 3:, 1] = mask[0, :, 2] = mask[0, :2, 3] = True
+    assert torch.equal(moved_masks(whole(7, 5, (7, 5)), mask), mask)
+    assert torch.equal(
+        moved_masks(whole(7, 5, (14, 15)), mask), mask.repeat_interleave(2, 1).repeat_interleave(3, 2)
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 23), (23, 1)])
+def test_planes_whatever_the_order_in_memory(size):
+    words = torch.randint(0, 256, (2 * size[0], size[1], 4), dtype=torch.uint8).permute(2, 0, 1)
+    for image in (words[:3, ::2], words[:3, : size[0]].flip(-1), words[1:, : size[0]].contiguous()):
+        out = np.empty((3, *size), dtype=np.uint8)
+        write_planes(out, image)
+        assert np.array_equal(out, image.numpy())
+
+
+@pytest.mark.parametrize("size", [(40, 31), (7, 90), (64, 83)])
+def test_frames_are_the_same_whatever_the_order_in_memory(size):
+    words = torch.randint(0, 256, (64, 83, 4), dtype=torch.uint8).permute(2, 0, 1)[:3]
+    for window in ((0, 0, 64, 83), (5, 7, *size), (5, 7, 41, 60)):
+        transform = ClipTransform(window, size, True)
+        assert torch.equal(transform.frame(words, 0, 1), transform.frame(words.contiguous(), 0, 1))
 
 
 def test_images_of_the_same_size_are_left_alone():

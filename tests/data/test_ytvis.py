@@ -230,6 +230,7 @@ ANNOTATION = r"annotations\[0\] \(id 0\) of video 11: "
             float("inf"),
             ANNOTATION + "field 'areas', frame 2 is inf, expected",
         ),
+        (["annotations", 0, "areas", 0], 10**400, ANNOTATION + "field 'areas', frame 0 is 10+"),
         (["annotations"], {}, r"train.json: field 'annotations' is \{\}, expected a list"),
         (
             ["annotations", 0, "occlusion", 2],
@@ -273,7 +274,12 @@ def test_a_broken_entry_is_named(content, write, keys, value, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not json"), ("[]", "found a list, expected an object")]
+    ("text", "message"),
+    [
+        ("{", "is not json"),
+        ("[]", "found a list, expected an object"),
+        ('{"videos": ' + "[" * 100_000, "is not json: its lists and objects are nested too deeply"),
+    ],
 )
 def test_a_file_that_is_no_data_set(write, text, message):
     with pytest.raises(DataError, match=message):

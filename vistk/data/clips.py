@@ -17,7 +17,7 @@ from vistk.data.mixing import Clip, ClipSource, JointClips, visible_targets
 from vistk.data.pseudo import PseudoClips
 from vistk.data.sampling import JointStepSampler, StepSampler, Stream, sample_frames, video_of
 from vistk.data.stills import with_targets
-from vistk.data.transforms import ClipTransform
+from vistk.data.transforms import ClipTransform, write_planes
 from vistk.data.ytvis import YTVIS, DataError
 from vistk.structures import ClipBatch, ClipTargets, VideoRecord
 
@@ -73,8 +73,7 @@ class ClipDataset:
         for i, t in enumerate(frames):
             if i == 0 or t != frames[i - 1]:  # frames are sorted: a repeated one comes right after itself
                 image = self.source.read_frame(video, t)
-            # numpy takes pixels apart into planes a quarter faster than torch
-            np.copyto(images[i], transform.frame(image, i, num_frames).numpy())
+            write_planes(images[i], transform.frame(image, i, num_frames))
         return transform.colours(torch.from_numpy(images)), self._targets(video, frames, transform)
 
     def _targets(self, video: VideoRecord, frames: list[int], transform: ClipTransform) -> ClipTargets:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
+from vistk.data.images import read_rgb
 from vistk.data.json_stream import compressed, load_json
 from vistk.ops.masks import areas as mask_areas
 from vistk.ops.masks import decode, first_broken, to_rle
@@ -79,7 +79,7 @@ class YTVIS:
         return cls(json_path, image_root, tuple(videos.values()), categories, has_annotations)
 
     def read_frame(self, video: VideoRecord, t: int) -> Tensor:
-        """Frame ``t`` as ``(3, H, W)`` uint8 RGB.
+        """Frame ``t`` as ``(3, H, W)`` uint8 RGB, in memory as :func:`~vistk.data.images.read_rgb` says.
 
         Raises:
             FileNotFoundError: the image does not exist.
@@ -87,8 +87,7 @@ class YTVIS:
         """
         path = self.image_root / video.file_names[t]
         try:
-            with Image.open(path) as image:
-                pixels = np.array(image.convert("RGB"))
+            pixels = read_rgb(path)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"image {path} (video {video.video_id}, frame {t}) does not exist"
@@ -99,12 +98,13 @@ class YTVIS:
             raise DataError(
                 f"image {path} (video {video.video_id}, frame {t}) cannot be decoded: {error}"
             ) from error
-        if pixels.shape[:2] != (video.height, video.width):
+        _, height, width = pixels.shape
+        if (height, width) != (video.height, video.width):
             raise DataError(
-                f"image {path} (video {video.video_id}, frame {t}) is {pixels.shape[1]}x{pixels.shape[0]} "
-                f"pixels, {self.json_path.name} says {video.width}x{video.height}"
+                f"image {path} (video {video.video_id}, frame {t}) is {width}x{height} pixels, "
+                f"{self.json_path.name} says {video.width}x{video.height}"
             )
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        return pixels
 
     def frame_rles(self, video: VideoRecord, t: int) -> tuple[RLE | None, ...]:
         """The masks of frame ``t``, one entry per annotation of the video, ``None`` where it is absent."""
@@ -116,6 +116,14 @@ class YTVIS:
         if rle is None:
             return torch.zeros(video.height, video.width, dtype=torch.bool)
         return torch.from_numpy(decode(rle))
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value of a json file is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 _MISSING = object()
@@ -270,7 +278,7 @@ def _annotation(
     if entry.get("areas") is not None:
         sizes = tuple(_per_frame(entry, "areas", video, where))
         for t, size in enumerate(sizes):
-            if size is not None and not (isinstance(size, int | float) and math.isfinite(size)):
+            if size is not None and not is_finite(size):
                 raise DataError(
                     f"{where}: field 'areas', frame {t} is {_short(size)}, expected a finite number or null"
                 )
