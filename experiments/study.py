@@ -29,7 +29,7 @@ from typing import Any
 from study_findings import NEEDED_ROWS, SPLITS, Findings, collect, probe_run
 from study_report import checks, render
 
-from vistk.composer import parse_word
+from vistk.composer import parse_word, readable
 from vistk.config import Composed, compose, save
 from vistk.evaluation.tables import write_table
 from vistk.files import write_text
@@ -94,7 +94,7 @@ def plan(weights: Mapping[str, str], seeds: Sequence[int], out: Path, words: Seq
             directory holds a run with another configuration.
     """
     for word in words:
-        key = parse_word(word).key_or_group
+        key = parse_word(readable(word)).key_or_group
         if key in OWN_KEYS:
             raise ConfigError(f"cannot use {word!r}: the study says {key}= itself", key)
     cells = []

@@ -273,6 +273,27 @@ WORDS = (
 )
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "runs/toy/rich/preset=old,train.steps=5/weights.safetensors",
+        "my runs/model (1).pth",
+        "~/größe/w.pth",
+        "it's/a=b.pth",
+        r"C:\runs\a=b\w.pth",
+    ],
+)
+def test_a_path_needs_no_quotes(path: str, tmp_path: Path) -> None:
+    """What a shell hands over as one word is one value, the run directories of this project included."""
+    composed = run(f"weights={path}", "tracker=rich")
+    assert composed.config.weights == path
+    (tmp_path / "config.yaml").write_text(vc.to_yaml(composed))
+    replayed = compose(["--config", str(tmp_path / "config.yaml"), "seed=1"], SCHEMA)
+    assert replayed.config.weights == path
+    quoted = path.replace("'", "\\'")
+    assert run(f"weights='{quoted}'", "tracker=rich").config == composed.config
+
+
 def test_a_shorthand_comes_before_the_words_beside_it() -> None:
     plain = run("preset=old").config
     assert (plain.choices["tracker"], plain.tracker.memory.frames, plain.train.steps) == ("rich", 9, 77)
@@ -282,6 +303,9 @@ def test_a_shorthand_comes_before_the_words_beside_it() -> None:
     other = run("preset=old", "tracker=plain").config  # its words about the other tracker are dropped
     assert (other.choices["tracker"], other.train.steps) == ("plain", 77)
     assert run("preset=null").config.train.steps == Loop().steps
+    assert run("preset=old", "preset=null").config.train.steps == Loop().steps  # the last one counts
+    twice = run("preset=none-yet", "preset=old").config
+    assert (twice.preset, twice.train.steps) == ("old", 77)
 
 
 def test_a_shorthand_names_the_run_and_replays(tmp_path: Path) -> None:
@@ -359,7 +383,9 @@ def test_missing_file() -> None:
 
 def test_a_run_directory_holds_one_configuration(tmp_path: Path) -> None:
     words = (f"run_dir={tmp_path}", "train.lr=1e-3")
-    save(run(*words))
+    save(run(f"run_dir={tmp_path}", "train.lr=5e-3"))
+    save(run(*words))  # that one stopped before it did anything
+    (tmp_path / "log.jsonl").touch()
     save(run(*words, "data.num_workers=0"))  # no result changes
     with pytest.raises(ConfigError, match=r"train\.lr is 0\.001 there and 0\.002 here"):
         save(run(f"run_dir={tmp_path}", "train.lr=2e-3"))

@@ -94,6 +94,14 @@ def test_words_by_hand():
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_no_model_is_trained_as_a_small_one(name):
+    """Where the published training is not known, nothing is trained unless it is asked for."""
+    config = compose([f"preset={name}"]).config
+    assert config.eval_only == (config.choices["train"] != "joint") == (not name.startswith("visage"))
+    assert not compose([f"preset={name}", "eval_only=false"]).config.eval_only
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_words_compose_to_the_preset(name):
     preset = PRESETS[name]
     config = compose(preset.words()).config

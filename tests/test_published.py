@@ -194,6 +194,20 @@ class TestConvert:
         assert (tmp_path / target).read_text() == "old"
         assert len(list(tmp_path.iterdir())) == 1
 
+    def test_a_file_that_names_its_classes_is_of_no_other_data(self, tmp_path):
+        """The official files of YouTube-VIS 2019 and 2021 cannot be told apart; those of this project can."""
+        official = {"model": published_state("visage_r50_ytvis2019")}
+        vistk.load_published(official, "minvis-r50-ytvis2021")
+        torch.save(official, tmp_path / "w.pth")
+        ours = tmp_path / "w.safetensors"
+        convert(tmp_path / "w.pth", ours, "visage-r50-ytvis2019")
+        with pytest.raises(
+            CheckpointError,
+            match=r"not minvis-r50-ytvis2021; presets that fit: visage-r50-ytvis2019, minvis-r50-ytvis2019$",
+        ):
+            vistk.load_published(ours, "minvis-r50-ytvis2021")
+        vistk.load_published(ours, "minvis-r50-ytvis2019")
+
     def test_transformers_and_back(self, tmp_path):
         """A Swin-T as Transformers publishes it, through a file of this project and back."""
         torch.manual_seed(0)

@@ -38,7 +38,14 @@ def check(root: Path, *options: str) -> tuple[int, dict]:
 
 @pytest.mark.parametrize("name", ["ytvis2019", "ytvis2021", "ytvis2022", "ovis"])
 def test_from_check_to_submission(run_experiment, tmp_path, name):
-    root = write_official(tmp_path / name, name, long=400 if name == "ovis" else 40)
+    root = write_official(tmp_path / name, name, long=400)
+    missing = next((root / "train").rglob("*00000.jpg"))
+    content = missing.read_bytes()
+    missing.unlink()
+    code, report = check(root, "--data", name)
+    assert code == 1
+    assert missing.name in json.dumps(report)
+    missing.write_bytes(content)
     code, _ = check(root, "--data", name)
     assert code == 0
     words = (*SMALL, f"data={name}", f"data.root={root}", f"run_dir={tmp_path / 'run'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 
@@ -14,6 +15,7 @@ import vistk
 from vistk.config import compose
 from vistk.data.transforms import resize_images, resized_size
 from vistk.data.ytvis import YTVIS
+from vistk.published import convert
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,14 @@ def coco_file(tmp_path_factory):
 
 def test_evaluation_writes_what_predict_gives(run_experiment, tmp_path, root, visage_file):
     words = ("preset=visage-r50-ytvis2019", f"data.root={root}", f"run_dir={tmp_path}", "eval_only=true")
-    code, out, err = run_experiment(*words, f"weights={visage_file}", "data.test_short_side=32")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "pytorch_model.bin").symlink_to(visage_file)
+    code, out, err = run_experiment(*words, f"weights={folder}", "data.test_short_side=32")
     assert code == 0, err
+    card = json.loads((tmp_path / "metrics.json").read_text())["card"]
+    digest = hashlib.sha256(visage_file.read_bytes()).hexdigest()[:12]
+    assert card["weights hash"] == card["start weights hash"] == digest
     assert "a VISAGE with ResNet-50, 100 queries and 40 classes" in out
     entries = json.loads((tmp_path / "rows" / "visage-released" / "valid" / "results.json").read_text())
 
@@ -58,6 +66,7 @@ def test_evaluation_writes_what_predict_gives(run_experiment, tmp_path, root, vi
     )
     expected = prediction.to_ytvis()
     assert len(expected) > 1
+    assert "data.local_split=0.15, in training too, holds out" in out
     assert [entry for entry in entries if entry["video_id"] == 7] == expected
 
 
@@ -86,6 +95,55 @@ def test_weights_of_another_model_are_named(run_experiment, tmp_path, root, visa
     assert code == 2
     assert "are those of a VISAGE with ResNet-50, 100 queries and 40 classes" in err
     assert "segmenter=r50 fits" in err
+
+
+def test_classes_are_compared_by_what_they_are(run_experiment, tmp_path, visage_file):
+    """A converted file names its classes as published; the data may spell them in another way."""
+    root = write_official(tmp_path / "data", "ytvis2019", long=4)
+    path = root / "valid.json"
+    content = json.loads(path.read_text())
+    for category in content["categories"]:
+        category["name"] = category["name"].replace("_", " ").title()
+    path.write_text(json.dumps(content))
+    ours = tmp_path / "w.safetensors"
+    convert(visage_file, ours, "visage-r50-ytvis2019")
+    words = (f"data.root={root}", "eval_only=true", "data.test_short_side=32", f"weights={ours}")
+    code, _, err = run_experiment("preset=visage-r50-ytvis2019", *words, f"run_dir={tmp_path / 'a'}")
+    assert code == 0, err
+    root = write_official(tmp_path / "other", "ytvis2021", long=4)
+    words = (f"data.root={root}", "eval_only=true", f"weights={ours}")
+    code, _, err = run_experiment("preset=visage-r50-ytvis2021", *words, f"run_dir={tmp_path / 'b'}")
+    assert code == 2
+    assert "category 1 is person there, airplane in the data" in err
+    assert len(err) < 400
+
+
+def test_a_local_split_of_published_weights_is_no_test(run_experiment, tmp_path, root, visage_file):
+    words = ("preset=minvis-r50-ytvis2019", f"data.root={root}", f"weights={visage_file}", "eval_only=true")
+    code, out, err = run_experiment(
+        *words, "data.test_short_side=32", "data.local_split=0.3", f"run_dir={tmp_path}"
+    )
+    assert code == 0, err
+    assert "but the weights may have been trained on them" in (tmp_path / "table.md").read_text()
+    assert "in training too" not in out
+
+
+def test_parts_that_lack_a_video_are_refused_before_tracking(run_experiment, tmp_path, visage_file):
+    root = write_official(tmp_path / "data", "ytvis2022", long=4)
+    path = root / "valid" / "gt_long.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"videos": [], "annotations": []}))
+    code, _, err = run_experiment(
+        "preset=minvis-r50-ytvis2022",
+        f"data.root={root}",
+        f"weights={visage_file}",
+        "eval_only=true",
+        "data.test_short_side=32",
+        f"run_dir={tmp_path / 'run'}",
+    )
+    assert code == 2
+    assert "is in no part, expected each in one of" in err
+    assert not (tmp_path / "run" / "rows").exists()
 
 
 def test_a_preset_names_every_fault_of_the_release_and_the_default_has_none() -> None:

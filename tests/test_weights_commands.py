@@ -82,7 +82,7 @@ def test_convert(official, tmp_path, capsys):
         f"{official}: a VISAGE with ResNet-50, 100 queries and 40 classes, in the names of Det"
     )
     assert out.endswith(f"written: {target}\n")
-    assert "presets          visage-r50-ytvis2019, " in inspect(target)
+    assert "presets          visage-r50-ytvis2019, minvis-r50-ytvis2019\n" in inspect(target)
     assert "says preset      visage-r50-ytvis2019" in inspect(target)
     assert weights("convert", target, tmp_path / "w.pkl", "--preset", "minvis-r50-ytvis2019") == 0
     assert "left out, the tracker has no heads: 24" in capsys.readouterr().out

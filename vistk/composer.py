@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,14 +126,17 @@ def compose_words(
 
 
 def _spelled_out(words: Sequence[str], schema: Schema) -> Sequence[str]:
-    """The words, those that a shorthand among them stands for first, so that they can be overridden."""
-    for override in [parse_word(word) for word in words]:
-        key = override.key_or_group
-        if key in schema.shorthands and override.value() is not None:
+    """The words, those that a shorthand among them stands for first, so that they can be overridden.
+
+    Of a shorthand that is said twice the last one counts, as of every key.
+    """
+    said = {o.key_or_group: o.value() for o in map(parse_word, words) if o.key_or_group in schema.shorthands}
+    for key, value in said.items():
+        if value is not None:
             try:
-                meant = schema.shorthands[key](str(override.value()))
+                meant = schema.shorthands[key](str(value))
             except ValueError as error:
-                raise ConfigError(f"{key}={override.value()}: {error}", key) from error
+                raise ConfigError(f"{key}={value}: {error}", key) from error
             words = merge_words(meant, words, schema)
     return words
 
@@ -161,6 +165,23 @@ def parse_word(word: str) -> Override:
     if override.is_sweep_override():
         raise ConfigError(f"cannot use {word!r}: one run takes one value; a list is written [a,b]")
     return override
+
+
+def readable(word: str) -> str:
+    """The word, its value in quotes where Hydra's grammar cannot read it bare.
+
+    Such are paths with spaces, brackets, umlauts, ``~`` or ``=``, among them those of runs. Lists, dicts
+    and what is quoted already stay as they are, so that their mistakes are reported.
+    """
+    key, equals, value = word.partition("=")
+    if not re.fullmatch(r"[\w.]+", key) or not value or value[0] in "'\"[{" or value.endswith("\\"):
+        return word
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        escaped = value.replace("'", "\\'")
+        return f"{key}{equals}'{escaped}'"
+    return word
 
 
 def choice_of(override: Override) -> str:

@@ -24,7 +24,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vistk.composer import Group, Schema, compose_words, first_line, merge_words, options, parse_word
+from vistk.composer import (
+    Group,
+    Schema,
+    compose_words,
+    first_line,
+    merge_words,
+    options,
+    parse_word,
+    readable,
+)
 from vistk.data.config import (
     CocoConfig,
     DataConfig,
@@ -43,6 +52,8 @@ from vistk.schema import ConfigError, describe, join, leaves, to_tree
 from vistk.trackers.registry import get_tracker, tracker_names
 
 CONFIG_FILE = "config.yaml"
+LEFT_BEHIND = ("log.jsonl", "checkpoints", "rows", "metrics.json", "weights.safetensors")
+"""What lies in the directory of a run that has done something."""
 
 NEUTRAL_KEYS = ("run_dir", "resume", "*.num_workers", "train.log_every", "train.checkpoint_every")
 """Keys (patterns) that do not change results: left out of the run directory's name and of the hash."""
@@ -114,8 +125,9 @@ def compose(argv: Sequence[str], schema: Schema = DEFAULT_SCHEMA) -> Composed:
     """
     arguments = _parser().parse_intermixed_args(list(argv))
     base = _read(Path(arguments.config)) if arguments.config else {}
-    config, choices = compose_words(arguments.words, schema, base, arguments.config or "")
-    words = merge_words(base.get("words", []), arguments.words, schema)
+    said = [readable(word) for word in arguments.words]
+    config, choices = compose_words(said, schema, base, arguments.config or "")
+    words = merge_words(base.get("words", []), said, schema)
     return Composed(config, words, _run_dir(config, words, schema, choices))
 
 
@@ -159,7 +171,9 @@ def save(composed: Composed) -> Path:
         ConfigError: the directory holds a run with another configuration, and ``resume`` is on.
     """
     path = composed.run_dir / CONFIG_FILE
-    if path.exists() and getattr(composed.config, "resume", False):
+    # A run that stopped at its first look at weights or data left nothing that could be mixed up.
+    begun = any((composed.run_dir / name).exists() for name in LEFT_BEHIND)
+    if path.exists() and begun and getattr(composed.config, "resume", False):
         _refuse_other_run(path, composed)
     return write_text(path, to_yaml(composed))
 

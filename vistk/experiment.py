@@ -6,12 +6,13 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import InitProcessGroupKwargs, broadcast
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
@@ -23,6 +24,8 @@ from vistk.engine.train import train
 from vistk.files import file_hash
 from vistk.models.checkpoints import save_weights
 from vistk.models.segmenter import Segmenter
+from vistk.models.weight_files import files_of
+from vistk.presets import get_preset
 from vistk.schema import ConfigError
 from vistk.splits import RunData, open_data
 from vistk.start_weights import load_start_weights, start_weights
@@ -71,6 +74,11 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
         accelerator.print((run_dir / "table.md").read_text())
         return metrics_path
 
+    if config.preset and (meant := get_preset(config.preset).data) != config.choices["data"]:
+        accelerator.print(
+            f"preset={config.preset} is of data={meant}: what it says of its data (sizes, for one) does "
+            f"not hold for data={config.choices['data']}, all else does"
+        )
     data = open_data(config, accelerator)
     start = start_weights(config, accelerator)
     torch.manual_seed(config.seed)
@@ -99,13 +107,12 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
             row.load_state_dict(tracker.state_dict())
         row.to(accelerator.device).eval()
     segmenter.to(accelerator.device).eval()
-    facts = {
-        "commit": began_at,
-        "config hash": config_hash(config),
-        "weights hash": file_hash(start if data.training is None else run_dir / WEIGHTS),
-        "start weights hash": file_hash(start),
-        **data.notes,
-    }
+    facts = {"commit": began_at, "config hash": config_hash(config)}
+    if accelerator.is_main_process:  # which wrote the weights and writes the card
+        start_hash = file_hash(*files_of(start)) if start else None
+        facts["weights hash"] = start_hash if data.training is None else file_hash(run_dir / WEIGHTS)
+        facts["start weights hash"] = start_hash
+    facts |= data.notes
     return compare(config, run_dir, segmenter, rows, data.evaluation, accelerator, facts)
 
 
@@ -172,7 +179,10 @@ def _millions(module: nn.Module) -> str:
 def _accelerator(config: RunConfig) -> Accelerator:
     # Without cpu=True a machine without a GPU starts processes that each believe to be alone.
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), gradient_accumulation_steps=config.train.accumulate
+        cpu=not torch.cuda.is_available(),
+        gradient_accumulation_steps=config.train.accumulate,
+        # The others wait while one process scores a large split, longer than the usual ten minutes.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != accelerator.num_processes:

@@ -40,6 +40,11 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
-def file_hash(path: Path | None) -> str | None:
-    """Twelve hexadecimal digits of a file's sha256; None where there is no file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path and path.is_file() else None
+def file_hash(*paths: Path) -> str:
+    """Twelve hexadecimal digits of the sha256 of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:12]

@@ -80,7 +80,10 @@ class Preset:
         return ScoringProtocol(self.keep_top, self.rescore, tuple(sorted(self.categories)))
 
     def words(self) -> tuple[str, ...]:
-        """The words of a configuration that tests this model, and trains it where its training is known.
+        """The words of a configuration that trains and tests this model.
+
+        Where its published training is not known they say ``eval_only=true``, because the defaults of
+        ``train`` are those of a small model.
 
         Not among them, because they depend on the machine: ``weights``, ``data.root``,
         ``data.stills.root`` and ``train.batch_size`` (clips a process; published: 16 over all).
@@ -93,7 +96,7 @@ class Preset:
             f"evaluation.rows=[{self.tracker}]",
             f"evaluation.keep_top={self.keep_top}",
             f"evaluation.rescore={str(self.rescore).lower()}",
-            *self.training,
+            *(self.training or ("eval_only=true",)),
         )
 
 

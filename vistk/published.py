@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from vistk.data.category_check import same_categories
 from vistk.files import replacing
 from vistk.models.checkpoints import LoadReport, load_published_into, save_weights, write_safetensors
 from vistk.models.description import Description, describe_state
 from vistk.models.published_names import to_detectron2, to_transformers
 from vistk.models.segmenter import Segmenter
-from vistk.models.weight_files import CheckpointError, read_state
+from vistk.models.weight_files import CheckpointError, WeightFile, read_state
 from vistk.presets import PRESETS, Preset, get_preset
 from vistk.trackers.base import Tracker
 from vistk.trackers.registry import get_tracker
@@ -57,7 +58,7 @@ def read_published(source: str | Path | Mapping[str, Any], preset: str) -> Publi
     """As :func:`load_published`, with the report of what was loaded."""
     known = get_preset(preset)
     file = read_state(source)
-    _require_fit(describe_state(file.state, file.source), known, file.source)
+    _require_fit(file, known)
     cls, tracker_config = get_tracker(known.tracker)
     with torch.random.fork_rng(devices=[]):  # the random weights that the file replaces
         segmenter = Segmenter(known.segmenter_config(), known.num_classes)
@@ -72,23 +73,29 @@ def read_published(source: str | Path | Mapping[str, Any], preset: str) -> Publi
     return PublishedModel(known, segmenter.eval(), tracker.eval(), report)
 
 
-def fits(description: Description, preset: Preset) -> bool:
+def fits(description: Description, preset: Preset, categories: Mapping[int, str] | None = None) -> bool:
     """Whether weights are of the network, the number of classes and the method of a preset.
 
-    YouTube-VIS 2019 and 2021 both have 40 classes, so more than one preset may fit.
+    YouTube-VIS 2019 and 2021 both have 40 classes, so more than one preset may fit where the file does not
+    name its classes.
+
+    Args:
+        categories: the classes that the file names (:attr:`WeightFile.categories`).
     """
     heads = description.appearance or get_tracker(preset.tracker)[0] is not VISAGE
     queries = preset.segmenter_config().num_queries
     network = (description.backbone, description.queries, description.classes)
-    return heads and network == (preset.segmenter, queries, preset.num_classes)
+    classes = categories is None or same_categories(categories, preset.categories)
+    return heads and classes and network == (preset.segmenter, queries, preset.num_classes)
 
 
-def _require_fit(description: Description, preset: Preset, source: str) -> None:
-    if not fits(description, preset):
-        others = [name for name, other in PRESETS.items() if fits(description, other)]
+def _require_fit(file: WeightFile, preset: Preset) -> None:
+    description = describe_state(file.state, file.source)
+    if not fits(description, preset, file.categories):
+        others = [name for name, other in PRESETS.items() if fits(description, other, file.categories)]
         raise CheckpointError(
-            f"weights {source} are those of {description}, which is not {preset.name}; presets that fit: "
-            f"{', '.join(others) or 'none'}"
+            f"weights {file.source} are those of {description}, which is not {preset.name}; presets that "
+            f"fit: {', '.join(others) or 'none'}"
         )
 
 

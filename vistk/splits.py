@@ -19,7 +19,7 @@ from vistk.data.synthetic import ensure
 from vistk.data.ytvis import YTVIS, DataError
 from vistk.evaluation.files import GroundTruth, load_ground_truth
 from vistk.evaluation.ground_truth import ground_truth_of
-from vistk.evaluation.parts import find_parts
+from vistk.evaluation.parts import find_parts, require_complete
 from vistk.schema import ConfigError
 
 LOCAL = "local"
@@ -64,11 +64,18 @@ def open_data(config: RunConfig, accelerator: Accelerator) -> RunData:
     splits = open_splits(data, [*wanted, *data.eval_splits], accelerator)
     training = splits[name] if wanted else None
     evaluation = {split: _evaluation_split(splits[split]) for split in data.eval_splits}
+    if data.name == "ytvis2022" and not all(split.parts for split in evaluation.values()):
+        accelerator.print(
+            "YouTube-VIS 2022 is scored on its short and its long videos apart where gt_short.json and "
+            "gt_long.json lie beside the annotations, and they do not"
+        )
     notes = {}
     if training is not None and data.local_split is not None:
         training, held_out = split_videos(training, data.local_split)
         evaluation[LOCAL] = EvaluationSplit(held_out, ground_truth_of(held_out))
         notes["local split"] = describe(training, held_out, data.local_split).removeprefix("local split: ")
+        if config.eval_only:  # published weights were trained on all of them
+            notes["local split"] += "; held out here, but the weights may have been trained on them"
     categories = _common_categories(list(splits.values()))
     stills = None
     if data.stills.root is not None and not config.eval_only:
@@ -98,8 +105,10 @@ def open_splits(data: DataConfig, splits: Sequence[str], accelerator: Accelerato
 
 def _evaluation_split(source: YTVIS) -> EvaluationSplit:
     parts = {suffix: load_ground_truth(path) for suffix, path in find_parts(source.json_path).items()}
-    truth = ground_truth_of(source) if source.has_annotations else None
-    return EvaluationSplit(source, truth, parts)
+    videos = ground_truth_of(source)
+    if parts:
+        require_complete(videos, parts)  # now, not after hours of tracking
+    return EvaluationSplit(source, videos if source.has_annotations else None, parts)
 
 
 def _open_stills(data: DataConfig) -> YTVIS:

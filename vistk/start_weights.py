@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from vistk.config import RunConfig
+from vistk.data.category_check import same_categories
 from vistk.models.checkpoints import CheckpointError, load_published_into
 from vistk.models.description import describe_state
 from vistk.models.published_names import translate
@@ -56,7 +57,7 @@ def load_start_weights(
     file = read_state(path)
     other = _other_classes(file, categories)
     if other is not None and config.eval_only:
-        raise CheckpointError(f"weights {path} know {other}, the data has {dict(categories)}")
+        raise CheckpointError(f"weights {path} know other classes than the data: {other}")
     if config.eval_only:
         _require_heads(file, tracker, config.choices["tracker"])
     report = load_published_into(
@@ -70,7 +71,8 @@ def load_start_weights(
     accelerator.print(report)
     if other is not None:
         accelerator.print(
-            f"{path} knows other classes: the class heads of the segmenter start from random weights"
+            f"{path} knows other classes ({other}): "
+            "the class heads of the segmenter start from random weights"
         )
     return other is None and not any(name.startswith("segmenter.") for name in report.missing)
 
@@ -87,13 +89,16 @@ def _require_heads(file: WeightFile, tracker: Tracker[Any], name: str) -> None:
 
 
 def _other_classes(file: WeightFile, categories: Mapping[int, str]) -> str | None:
-    """The classes of a file, in words, where they are not those of the data.
+    """How the classes of a file differ from those of the data, in words; None where they do not.
 
     Published files do not name their classes; as many as the data has are taken for the same.
     """
-    named = file.metadata.get("categories")
-    if named is not None:
-        same = named == {str(key): name for key, name in categories.items()}
-        return None if same else f"the classes {named}"
-    count = describe_state(file.state, file.source).classes
-    return None if count == len(categories) else f"{count} classes"
+    named = file.categories
+    if named is None:
+        count = describe_state(file.state, file.source).classes
+        return None if count == len(categories) else f"{count} there, {len(categories)} in the data"
+    if same_categories(named, categories):
+        return None
+    pairs = ((key, named.get(key), categories.get(key)) for key in sorted({*named, *categories}))
+    key, there, here = next(pair for pair in pairs if pair[1] != pair[2])
+    return f"category {key} is {there or 'none'} there, {here or 'none'} in the data"

@@ -56,7 +56,7 @@ def inspect(source: str | Path) -> str:
     except CheckpointError:
         rows["holds"] = f"names that are not known here: {', '.join(list(file.state)[:3])}, .."
     else:
-        named = [name for name, preset in PRESETS.items() if fits(description, preset)]
+        named = [name for name, preset in PRESETS.items() if fits(description, preset, file.categories)]
         rows |= {
             "holds": str(description),
             "names": description.family,

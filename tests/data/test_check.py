@@ -18,6 +18,7 @@ from PIL import Image
 from vistk.data.categories import COCO, OVIS, TABLES, YTVIS2019
 from vistk.data.checking.check import check
 from vistk.data.checking.report import KINDS, CheckReport, Findings
+from vistk.data.coco import load_coco
 from vistk.data.ytvis import YTVIS, DataError
 from vistk.ops.masks import encode
 
@@ -132,6 +133,7 @@ BREAK: dict[str, tuple[str, Change]] = {
     "no segmentations": ("structure", lambda c: c["annotations"][1].pop("segmentations")),
     "crowd 2": ("crowd-value", lambda c: c["annotations"][0].update(iscrowd=2)),
     "area text": ("area-value", lambda c: c["annotations"][0]["areas"].__setitem__(0, "18")),
+    "area huge": ("area-value", lambda c: c["annotations"][0]["areas"].__setitem__(0, 10**400)),
     "area nan": ("area-value", lambda c: c["annotations"][0]["areas"].__setitem__(0, float("nan"))),
     "occlusion": ("occlusion-word", lambda c: c["annotations"][0]["occlusion"].__setitem__(0, "some")),
     "rle size": ("rle-size", lambda c: c["annotations"][0]["segmentations"][0].update(size=[23, 7])),
@@ -182,6 +184,7 @@ ODD: dict[str, tuple[str, str, Change]] = {
         lambda c: (c["categories"][0].update(id=0), c["annotations"][0].update(category_id=0)),
     ),
     "annotation height": ("warning", "annotation-size", lambda c: c["annotations"][0].update(height=8)),
+    "annotation length": ("warning", "annotation-size", lambda c: c["annotations"][0].update(length=2)),
     "boxes short": ("warning", "box-value", lambda c: c["annotations"][0]["bboxes"].pop()),
     "box of three": ("warning", "box-value", lambda c: c["annotations"][0]["bboxes"][0].pop()),
     "box small": ("warning", "box-differs", lambda c: c["annotations"][0]["bboxes"][0].__setitem__(2, 4)),
@@ -304,6 +307,13 @@ def test_all_problems_are_found_at_once_and_counted(folder: Callable[..., Path])
     unknown = next(problem for problem in report.problems if problem.kind == "unknown-video")
     assert unknown.examples == tuple(f"annotations[{i}] (id {48 + i}): video_id 99" for i in (2, 3, 4))
     assert report.to_text().splitlines()[-1] == "NOT usable: 12 errors, 0 warnings (train)"
+
+
+def test_every_annotation_of_published_files_has_length_1(folder: Callable[..., Path]) -> None:
+    content = sound()
+    for annotation in content["annotations"]:
+        annotation["length"] = 1
+    assert kinds(check(folder(content))) == {}
 
 
 def test_the_largest_difference_of_areas(folder: Callable[..., Path]) -> None:
@@ -529,6 +539,22 @@ def test_coco_stills(tmp_path: Path) -> None:
         "no-annotations": 1,
     }
     assert "unknown-video" in report.to_text()
+
+
+@pytest.mark.parametrize("fault", [{"segmentation": None}, {}])
+def test_a_still_without_a_mask_is_an_error(fault: dict[str, Any], tmp_path: Path) -> None:
+    content = {
+        "categories": named(dict(COCO)),
+        "images": [{"id": 9, "file_name": "0009.jpg", "height": HEIGHT, "width": WIDTH}],
+        "annotations": [{"id": 1, "image_id": 9, "category_id": 1, **fault}],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    (tmp_path / "val2017").mkdir()
+    report = check(tmp_path, images="none")
+    assert kinds(report)["segmentation"] == 1
+    with pytest.raises(DataError, match="field 'segmentation'"):
+        load_coco(tmp_path, "val2017")
 
 
 def test_coco_video_files_are_recognized(tmp_path: Path) -> None:

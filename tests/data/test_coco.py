@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 
 import numpy as np
@@ -235,7 +236,14 @@ def change(*path, to=None, drop=False):
         ),
         (
             change("annotations", 1, "area", to="a"),
-            r"annotations\[1\]: field 'area' is 'a', expected a number",
+            r"annotations\[1\]: field 'area' is 'a', expected a finite number or null",
+        ),
+        (change("annotations", 1, "area", to=math.inf), r"annotations\[1\]: field 'area' is inf, expected"),
+        (change("annotations", 1, "area", to=math.nan), r"annotations\[1\]: field 'area' is nan, expected"),
+        (change("annotations", 1, "area", to=10**400), r"annotations\[1\]: field 'area' is 10+\.\.\., expec"),
+        (
+            change("annotations", 1, "segmentation", to=[[10**400] * 6]),
+            r"\[1\] \(id 7\): field 'segmentation'",
         ),
         (change("annotations", 1, "segmentation", drop=True), r"\[1\]: field 'segmentation' is missing"),
         (change("annotations", 1, "segmentation", to=None), r"\[1\] \(id 7\): .*a segmentation is NoneType"),
@@ -269,7 +277,7 @@ def test_broken_files_are_one_sentence(tmp_path, content, message):
 
 def test_not_json(tmp_path):
     write(tmp_path)
-    for text in (b'{"images": [', b"\xff\xfe{}"):
+    for text in (b'{"images": [', b"\xff\xfe{}", b'{"images": ' + b"[" * 100_000):
         (tmp_path / "annotations" / "instances_train2017.json").write_bytes(text)
         with pytest.raises(DataError, match=r"instances_train2017\.json is not json"):
             load_coco(tmp_path, "train2017")

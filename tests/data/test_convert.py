@@ -227,9 +227,20 @@ def test_classes_of_a_file(davis: Path, tmp_path: Path) -> None:
     data = load(convert_masks(MaskFolders(davis, classes=classes), Destination(tmp_path / "out")))
     assert data.categories == {1: "a", 2: "b"}
     assert [[a.category_id for a in v.annotations] for v in data.videos] == [[1], [2, 1], []]
-    classes.write_text(json.dumps({"crab": ["b"]}))
-    with pytest.raises(DataError, match=r"classes\.json: expected \{video"):
-        convert_masks(MaskFolders(davis, classes=classes), Destination(tmp_path / "no"))
+    for wrong in ({"crab": ["b"]}, {"videos": {"crab": {"objects": 5}}}, {"videos": {"crab": ["b"]}}):
+        classes.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"classes\.json: expected \{video"):
+            convert_masks(MaskFolders(davis, classes=classes), Destination(tmp_path / "no"))
+
+
+@pytest.mark.parametrize("categories", ["ytvis2019", ["crab", "ant"]])
+def test_several_categories_need_to_know_the_objects(
+    categories: str | list[str], davis: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="several categories, but no file says of which one an object is"):
+        convert_masks(MaskFolders(davis, categories=categories), Destination(tmp_path / "out"))
+    one = convert_masks(MaskFolders(davis, categories=["animal"]), Destination(tmp_path / "out"))
+    assert load(one).categories == {1: "animal"}
 
 
 def test_colours_are_objects(davis: Path, tmp_path: Path) -> None:
@@ -569,6 +580,7 @@ def change(content: dict[str, Any], name: str, index: int, values: dict[str, Any
         ("annotations", 0, {"category_id": 2}, r"annotations\[1\]: track 77 is of category 4, before"),
         ("annotations", 0, {"image_id": 30}, r"annotations\[1\]: track 77 has a second mask in image 30"),
         ("annotations", 0, {"instance_id": ...}, r"annotations\[0\]: neither 'instance_id' nor 'track_id'"),
+        ("annotations", 0, {"iscrowd": "0"}, r"annotations\[0\]: 'iscrowd' is '0', expected 0 or 1"),
         ("annotations", 0, {"segmentation": [[1, 2]]}, r"annotations\[0\]: a polygon needs at least three"),
         (
             "annotations",

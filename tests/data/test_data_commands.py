@@ -117,7 +117,11 @@ def test_convert_coco_video(davis: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["check", "nowhere"], "nowhere does not exist"),
         (["convert", "masks", "nowhere", "-o", "out"], "folder nowhere does not exist"),
         (["convert", "masks", "in", "-o", "out", "--void", "-1"], "--void is '-1', expected"),
-        (["convert", "masks", "in", "-o", "out", "--videos", "no.txt"], "no.txt"),
+        (
+            ["convert", "masks", "in", "-o", "out", "--videos", "no.txt"],
+            "list of videos no.txt does not exist",
+        ),
+        (["convert", "masks", "in", "-o", "out", "--videos", "in/JPEGImages/ant/0.jpg"], "0.jpg is not text"),
         (["convert", "mots", "in", "-o", "out"], "no MOTS text in in"),
         (["convert", "coco-video", "no.json", "--images", "in", "-o", "out"], "file no.json does not exist"),
     ],

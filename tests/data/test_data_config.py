@@ -133,7 +133,9 @@ def test_classes_of_coco():
             r"data.stills.ratio is \[1.0\], expected two positive numbers, of stills and of videos",
         ),
         ({"ratio": [1.0, 0.0]}, r"data.stills.ratio is \[1.0, 0.0\], expected two positive numbers"),
-        ({"rotation": -1.0}, "data.stills.rotation is -1.0, expected 0 or more degrees"),
+        ({"ratio": [float("inf"), 1.0]}, r"data.stills.ratio is \[inf, 1.0\], expected two positive numbers"),
+        ({"rotation": -1.0}, "data.stills.rotation is -1.0, expected 0 to 180 degrees"),
+        ({"rotation": float("inf")}, "data.stills.rotation is inf, expected 0 to 180 degrees"),
         ({"copy_paste": 1.5}, "data.stills.copy_paste is 1.5, expected a number from 0 to 1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 
 import pytest
 import torch
@@ -110,8 +111,13 @@ def test_what_a_run_is_trained_on(sources):
     assert isinstance(joint, JointClips)
     assert float(joint.share) == pytest.approx(4 / 7)
     assert len(joint) == 3
-    halves = dataclasses.replace(config, stills=StillsConfig(ratio=[1.0, 1.0]))
-    assert training_clips(videos, halves, stills).share == 0.5
+    for ratio, share in (
+        ([1.0, 1.0], Fraction(1, 2)),
+        ([0.1, 0.3], Fraction(1, 4)),
+        ([3, 1e-3], Fraction(3000, 3001)),
+    ):
+        other = dataclasses.replace(config, stills=StillsConfig(ratio=ratio))
+        assert training_clips(videos, other, stills).share == share
 
 
 def test_joint_batches_hold_both_kinds(sources):

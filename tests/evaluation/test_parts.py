@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vistk.evaluation.files import EvaluationFileError
-from vistk.evaluation.parts import evaluate_parts, find_parts, find_whole
+from vistk.evaluation.parts import evaluate_parts, find_parts
 from vistk.evaluation.report import evaluate
 
 SHORT, LONG = (0, 1, 3), (2, 4)
@@ -98,18 +98,18 @@ def test_every_video_is_in_one_part(random_scene, parts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split_file", "stem", "whole"),
+    ("split_file", "stem"),
     [
-        ("valid.json", "gt", "gt.json"),
-        ("valid.json", "valid", "valid.json"),
-        ("valid.json", "valid/gt", "valid/gt.json"),
-        ("valid/instances.json", "valid/gt", "valid/gt.json"),
-        ("valid/instances.json", "valid/valid", None),
-        ("valid/instances.json", "valid/instances", "valid/instances.json"),
-        ("valid/instances.json", "gt", "gt.json"),
+        ("valid.json", "gt"),
+        ("valid.json", "valid"),
+        ("valid.json", "valid/gt"),
+        ("valid/instances.json", "valid/gt"),
+        ("valid/instances.json", "valid/valid"),
+        ("valid/instances.json", "valid/instances"),
+        ("valid/instances.json", "gt"),
     ],
 )
-def test_parts_beside_the_ground_truth(tmp_path, split_file, stem, whole):
+def test_parts_beside_the_ground_truth(tmp_path, split_file, stem):
     (tmp_path / "valid").mkdir()
     (tmp_path / split_file).write_text("{}")
     assert find_parts(tmp_path / split_file) == {}
@@ -118,10 +118,7 @@ def test_parts_beside_the_ground_truth(tmp_path, split_file, stem, whole):
     with pytest.raises(FileNotFoundError, match=r"_short.json is there but .*_long.json is not"):
         find_parts(tmp_path / split_file)
     paths["L"].write_text("{}")
-    if whole:
-        (tmp_path / whole).write_text("{}")
     assert find_parts(tmp_path / split_file) == paths
-    assert find_whole(paths) == (whole and tmp_path / whole)
 
 
 def test_parts_in_published_files(tmp_path, random_scene, parts):
@@ -137,5 +134,5 @@ def test_parts_in_published_files(tmp_path, random_scene, parts):
     for name, content in files.items():
         (tmp_path / "valid" / f"{name}.json").write_text(json.dumps(content))
     found = find_parts(tmp_path / "valid" / "instances.json")
-    metrics = evaluate_parts(find_whole(found), found, random_scene.results)
+    metrics = evaluate_parts(tmp_path / "valid" / "gt.json", found, random_scene.results)
     assert metrics == evaluate_parts(None, parts, random_scene.results)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vistk.models.weight_files import CheckpointError, read_state
+from vistk.models.weight_files import CheckpointError, files_of, read_state
 
 
 @pytest.fixture
@@ -303,6 +303,16 @@ class TestSafetensors:
             file = read_state(source)
             assert_same(file.state, state)
             assert file.format == "2 files with an index"
+
+    def test_files_of_a_folder(self, tmp_path, state):
+        """What a card hashes: all that is read."""
+        index = self.sharded(tmp_path, state)
+        shards = sorted(path for path in tmp_path.iterdir() if path != index)
+        assert len(shards) == 2
+        assert files_of(tmp_path) == files_of(index) == (index, *shards)
+        assert files_of(shards[0]) == (shards[0],)
+        save_file(state, tmp_path / "model.safetensors")
+        assert files_of(tmp_path) == (tmp_path / "model.safetensors",)
 
     def test_a_shard_is_missing(self, tmp_path, state):
         self.sharded(tmp_path, state)

@@ -178,6 +178,8 @@ def test_no_tubes_and_no_frames():
         ({"counts": "1"}, "needs 'counts' and 'size'"),
         ({"size": [3, 2], "counts": "6"}, r"RLE size is \[3, 2\], the video is \[2, 3\]"),
         ({"size": [2, 3], "counts": [5]}, "covers 5 pixels, the frame has 6"),
+        ({"size": [2, 3], "counts": [7, -1]}, "has a run of -1 pixels"),
+        ({"size": [2, 3], "counts": [2**32 + 6]}, "has a run of 4294967302 pixels"),
         ({"size": [2, 3], "counts": 6}, "counts are int"),
         ([], "an empty list of polygons"),
         ([[0, 0, 1, 1]], "at least three points"),
@@ -191,6 +193,12 @@ def test_no_tubes_and_no_frames():
 def test_bad_segmentations(segmentation, message):
     with pytest.raises(ValueError, match=message):
         to_rle(segmentation, 2, 3)
+
+
+@pytest.mark.parametrize("segmentation", [[[0, 0, 2, 0, 2, 2]], {"size": [2**20, 2**20], "counts": [2**40]}])
+def test_a_frame_of_more_pixels_than_an_rle_can_count(segmentation):
+    with pytest.raises(ValueError, match="a frame of 1048576x1048576 pixels is larger than an RLE can be"):
+        to_rle(segmentation, 2**20, 2**20)
 
 
 def test_tubes_of_other_lengths_are_an_error():

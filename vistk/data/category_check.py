@@ -20,9 +20,9 @@ def check_categories(source: YTVIS, expected: str) -> None:
     Raises:
         DataError: it has not; says how its categories differ, and which data set they are from.
     """
-    found, table = _names(source.categories), _names(TABLES[expected])
-    if found == table:
+    if same_categories(source.categories, TABLES[expected]):
         return
+    found = _names(source.categories)
     exact = [name for name, other in TABLES.items() if _names(other) == found]
     if exact:
         raise DataError(
@@ -36,6 +36,11 @@ def check_categories(source: YTVIS, expected: str) -> None:
         f"{source.json_path} has other categories than data={expected} expects: "
         f"{_difference(source.categories, TABLES[expected])}{likeness}; for data of your own say data=ytvis"
     )
+
+
+def same_categories(first: Mapping[int, str], second: Mapping[int, str]) -> bool:
+    """Whether ids and names are equal; names may differ in case, ``_``, ``-`` and spaces."""
+    return _names(first) == _names(second)
 
 
 def _plain(name: str) -> str:

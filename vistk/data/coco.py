@@ -13,18 +13,15 @@ import numpy as np
 
 from vistk.data.categories import COCO_TO, TABLES
 from vistk.data.stills import Polygons, StillAnnotations, StillRecords
-from vistk.data.ytvis import YTVIS, DataError
-from vistk.ops.masks import first_broken, to_rle
+from vistk.data.ytvis import YTVIS, DataError, is_finite
+from vistk.ops.masks import FARTHEST, first_broken, to_rle
 from vistk.structures import RLE, VideoRecord
 
 CLASS_MAPS: Mapping[str, Mapping[int, int]] = {
     "coco": {identity: identity for identity in TABLES["coco"]},
     **COCO_TO,
-    "ytvis2022": COCO_TO["ytvis2021"],  # has the classes of 2021
 }
 """COCO category id to that of the classes to learn, by the name of their table."""
-
-_FARTHEST = 1e6  # pixels; the rasteriser's memory grows with the length of a polygon's edges
 
 
 def load_coco(root: str | Path, split: str, classes: str = "coco") -> YTVIS:
@@ -92,10 +89,10 @@ def read_coco(json_path: Path, image_root: Path, classes: str = "coco") -> YTVIS
     reader = _Reader(json_path)
     try:
         # Entries are taken apart as they are read, so that only one of them exists at a time.
-        content = json.loads(json_path.read_text("utf-8"), object_hook=reader.take)
+        content = json.loads(json_path.read_text("utf-8-sig"), object_hook=reader.take)
     except DataError:
         raise
-    except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, not UTF-8, or lists in lists in lists
         raise DataError(f"{json_path} is not json: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{json_path}: found a {type(content).__name__}, expected an object with 'images'")
@@ -148,6 +145,8 @@ class _Reader:
         crowd, area = entry.get("iscrowd", 0), entry.get("area")
         if crowd not in (0, 1):
             _check(entry, self._where(), iscrowd=_FLAG)
+        if area is not None and not is_finite(area):
+            _check(entry, self._where(), area=_NUMBER)
         try:
             self.crowds.append(bool(crowd))
             self.areas.append(math.nan if area is None else area)
@@ -157,11 +156,11 @@ class _Reader:
             segmentation = entry["segmentation"]
         except (KeyError, TypeError, OverflowError):
             ids: dict[str, Kind] = dict.fromkeys(("id", "image_id", "category_id"), _INTEGER)
-            _check({"area": area, **entry}, self._where(), area=_NUMBER, **ids, segmentation=_ANY_MASK)
+            _check(entry, self._where(), **ids, segmentation=_ANY_MASK)
             raise
         try:
             self._take_segmentation(segmentation)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DataError(f"{self._where()} (id {entry['id']}): field 'segmentation': {error}") from error
         self.last.append(len(self.ends))
 
@@ -251,8 +250,8 @@ class _Reader:
     def _check_masks(self, sizes: np.ndarray) -> None:
         """Coordinates that a rasteriser can take, and runs that cover their image: ``(n, 2)`` sizes."""
         values = np.asarray(self.coordinates)
-        if len(values) and not (values.min() > -_FARTHEST and values.max() < _FARTHEST):
-            bad = np.flatnonzero(~(np.abs(values) < _FARTHEST))[0]
+        if len(values) and not (values.min() >= -FARTHEST and values.max() <= FARTHEST):
+            bad = np.flatnonzero(~(np.abs(values) <= FARTHEST))[0]
             polygon = np.searchsorted(np.asarray(self.ends), bad, "right")
             row = int(np.searchsorted(np.asarray(self.last), polygon, "right"))
             raise DataError(
@@ -321,7 +320,7 @@ Kind = tuple[Callable[[Any], bool], str]
 _INTEGER: Kind = (_is_integer, "an integer")
 _SIDE: Kind = (lambda value: _is_integer(value) and 0 < value < 2**31, "a positive integer")
 _FLAG: Kind = (lambda value: value in (0, 1), "0 or 1")
-_NUMBER: Kind = (lambda value: value is None or isinstance(value, int | float), "a number or null")
+_NUMBER: Kind = (lambda value: value is None or is_finite(value), "a finite number or null")
 _TEXT: Kind = (lambda value: isinstance(value, str), "a string")
 _LIST: Kind = (lambda value: isinstance(value, list), "a list")
 _ANY_MASK: Kind = (lambda value: True, "polygons or an RLE")

@@ -170,10 +170,17 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _names(path: Path | None) -> Sequence[str] | None:
     """The lines of a file that are not empty."""
+    from vistk.data.ytvis import DataError
+
     if path is None:
         return None
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"list of videos {path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"list of videos {path} is not text: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _convert_masks(args: argparse.Namespace, destination: Destination) -> Conversion:

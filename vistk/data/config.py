@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +31,9 @@ class StillsConfig:
     copy_paste: float = 0.0  # probability that the instances of another still are pasted in
 
     def __post_init__(self) -> None:
-        positive = len(self.ratio) == 2 and all(part > 0 for part in self.ratio)
+        positive = len(self.ratio) == 2 and all(0 < part < math.inf for part in self.ratio)
         _expect(self, "ratio", positive, "two positive numbers, of stills and of videos", "data.stills")
-        _expect(self, "rotation", self.rotation >= 0, "0 or more degrees", "data.stills")
+        _expect(self, "rotation", 0 <= self.rotation <= 180, "0 to 180 degrees", "data.stills")
         _expect(self, "copy_paste", 0 <= self.copy_paste <= 1, "a number from 0 to 1", "data.stills")
 
 

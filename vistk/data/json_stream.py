@@ -29,13 +29,15 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         object_hook: as for ``json.loads``, but not called for the top-level object itself.
 
     Raises:
-        ValueError: the file is not json (``json.JSONDecodeError``; its position is that in the file), or
-            not UTF-8.
+        ValueError: the file is not json (``json.JSONDecodeError``; its position is that in the file), not
+            UTF-8, or nested too deeply to be read.
     """
     with path.open("rb") as file:
         reader = _Reader(file.read, json.JSONDecoder(object_hook=object_hook))
-        content = reader.document()
-    return content
+        try:
+            return reader.document()
+        except RecursionError as error:
+            raise ValueError("its lists and objects are nested too deeply") from error
 
 
 class _Reader:

@@ -40,8 +40,9 @@ class JointClips:
 
     def __init__(self, stills: ClipSource, videos: ClipSource, ratio: Sequence[float]) -> None:
         self.stills, self.videos = stills, videos
-        of_stills, of_videos = (Fraction(part) for part in ratio)
-        self.share = of_stills / (of_stills + of_videos)  # exact, so that no step depends on rounding
+        # As the numbers are written, 0.1 a tenth: so no step depends on rounding.
+        of_stills, of_videos = (Fraction(str(part)) for part in ratio)
+        self.share = of_stills / (of_stills + of_videos)
 
     def __len__(self) -> int:
         """Stills and videos together."""

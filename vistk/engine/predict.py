@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ def predict(
         Tracklets by falling score; ``.to_ytvis()`` gives the entries of a results file.
 
     Raises:
-        TypeError, ValueError: the frames have another type or shape, or the tracker needs ground truth.
+        TypeError, ValueError: the frames have another type or shape, the output size is none, the protocol
+            is of other classes, or the tracker needs ground truth.
     """
     if not isinstance(frames, Tensor) or frames.dtype != torch.uint8:
         found = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
@@ -53,8 +55,13 @@ def predict(
     if tracker.uses_targets:
         raise ValueError(f"{type(tracker).__name__} reads ground truth, which frames alone do not have")
     protocol = protocol or tracker.protocol or ScoringProtocol()
+    if protocol.category_ids and len(protocol.category_ids) != segmenter.num_classes:
+        raise ValueError(
+            f"protocol.category_ids: expected {segmenter.num_classes} ids, one a class of the segmenter, "
+            f"found {len(protocol.category_ids)}"
+        )
     config = EvalConfig(window=window, keep_top=protocol.keep_top, rescore=protocol.rescore)
-    height, width = output_size or frames.shape[-2:]
+    size = _size(frames.shape[-2:] if output_size is None else output_size)
     device = segmenter.pixel_mean.device
     readers = [partial(frames.__getitem__, t) for t in range(len(frames))]
     with _evaluating(segmenter), _evaluating(tracker):
@@ -62,13 +69,24 @@ def predict(
             segmenter,
             {"tracker": tracker},
             readers,
-            (height, width),
+            size,
             config,
             device,
             video_id,
             protocol.category_ids,
         )
     return tracked["tracker"].prediction
+
+
+def _size(given: Iterable[SupportsIndex]) -> tuple[int, int]:
+    """Height and width, whatever kind of integers they come as."""
+    try:
+        height, width = (index(side) for side in given)
+    except (TypeError, ValueError):  # no two integers
+        height = width = 0
+    if height < 1 or width < 1:
+        raise ValueError(f"output_size: expected height and width in pixels, found {given}")
+    return height, width
 
 
 @contextmanager

@@ -50,12 +50,6 @@ def find_parts(json_path: str | Path) -> dict[str, Path]:
     return {}
 
 
-def find_whole(parts: Mapping[str, Path]) -> Path | None:
-    """The annotations of all parts in one file, ``gt.json`` beside ``gt_short.json``; None if not there."""
-    path = parts["S"].with_name(parts["S"].name.removesuffix(f"_{PARTS['S']}.json") + ".json")
-    return path if path.is_file() else None
-
-
 def evaluate_parts(
     ground_truth: Truth | None,
     parts: Mapping[str, Truth],
@@ -80,10 +74,9 @@ def evaluate_parts(
             of the parts; the message says what to mend.
     """
     truths = {suffix: load_ground_truth(part) for suffix, part in parts.items()}
-    whole = _union(truths)
     if ground_truth is not None:
-        _check_complete(load_ground_truth(ground_truth), whole)
-    results = load_results(results, whole)
+        require_complete(load_ground_truth(ground_truth), truths)
+    results = load_results(results, _union(truths))
     metrics = []
     for truth in truths.values():
         own = {video.id: results.videos[video.id] for video in truth.videos if video.id in results.videos}
@@ -121,8 +114,17 @@ def _union(truths: Mapping[str, GroundTruth]) -> GroundTruth:
     return GroundTruth(source, tuple(videos[key] for key in sorted(videos)), first.categories)
 
 
-def _check_complete(whole: GroundTruth, parts: GroundTruth) -> None:
-    """Every video of the whole is in a part, and the other way round."""
+def require_complete(whole: GroundTruth, truths: Mapping[str, GroundTruth]) -> None:
+    """Every video of the whole is in one part, and the other way round.
+
+    Args:
+        whole: of all videos; its annotations do not matter.
+        truths: each part, by the suffix of its metrics.
+
+    Raises:
+        EvaluationFileError: a video is in none or in several of the parts, or in no list of the whole.
+    """
+    parts = _union(truths)
     wanted, found = {video.id for video in whole.videos}, {video.id for video in parts.videos}
     if wanted - found:
         some = _some(sorted(wanted - found))

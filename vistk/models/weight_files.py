@@ -45,6 +45,14 @@ class WeightFile:
     source: str
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def categories(self) -> dict[int, str] | None:
+        """Name of every class by its id in the data set; None where the file does not say, as published."""
+        named = self.metadata.get("categories")
+        if not isinstance(named, dict) or not all(key.isdecimal() for key in named):
+            return None
+        return {int(key): str(name) for key, name in named.items()}
+
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -158,16 +166,35 @@ def _not_weights(head: bytes) -> str | None:
     return None
 
 
-def _read_shards(path: Path) -> WeightFile:
-    """All files that an index names, as one state."""
+def files_of(path: str | Path) -> tuple[Path, ...]:
+    """The files that :func:`read_state` reads: the one in a folder, the index and all that it names.
+
+    Raises:
+        CheckpointError: a folder without weights, or a broken index.
+    """
+    path = _file_of_folder(Path(path)) if Path(path).is_dir() else Path(path)
+    if path.is_file() and path.name.endswith(".index.json"):
+        return (path, *(path.parent / name for name in sorted(set(_weight_map(path).values()))))
+    return (path,)
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """The file of each entry, by an index of several files."""
     try:
         where = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(where.values()))
+        files = set(where.values())
         plain = all(Path(name).name == name != ".." and not name.endswith(".index.json") for name in files)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"weights {path}: not an index of weights with a 'weight_map'") from error
     if not plain:
         raise CheckpointError(f"weights {path}: names other things than files of weights beside it")
+    return where
+
+
+def _read_shards(path: Path) -> WeightFile:
+    """All files that an index names, as one state."""
+    where = _weight_map(path)
+    files = sorted(set(where.values()))
     state: dict[str, Tensor] = {}
     metadata: dict[str, Any] = {}
     for name in files:

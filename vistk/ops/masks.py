@@ -22,8 +22,11 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
         height, width: size of the video frame in pixels.
 
     Raises:
-        ValueError: the encoding is none of these, or an RLE is of another size.
+        ValueError: the encoding is none of these, an RLE is of another size, or the frame is larger than
+            pycocotools can count.
     """
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"a frame of {width}x{height} pixels is larger than an RLE can be")
     if isinstance(segmentation, dict):
         if "counts" not in segmentation or "size" not in segmentation:
             raise ValueError(f"an RLE needs 'counts' and 'size', found keys {sorted(segmentation)}")
@@ -35,7 +38,10 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
             runs = np.array(counts)
             if runs.dtype.kind not in "iu" or runs.ndim != 1:
                 raise ValueError("uncompressed RLE counts are not integers")
-            if runs.sum() != height * width or runs.min() < 0:
+            if runs.min() < 0 or runs.max() > MOST_PIXELS:
+                wrong = runs.min() if runs.min() < 0 else runs.max()
+                raise ValueError(f"uncompressed RLE has a run of {wrong} pixels")
+            if runs.sum() != height * width:
                 raise ValueError(
                     f"uncompressed RLE covers {runs.sum()} pixels, the frame has {height * width}"
                 )
@@ -56,6 +62,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
         return _as_text(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
     raise ValueError(f"a segmentation is {type(segmentation).__name__}, expected an RLE or polygons")
 
+
+MOST_PIXELS = 2**32 - 1
+"""Of a frame: pycocotools counts them in 32 bits, and crashes or goes wrong beyond."""
 
 FARTHEST = 1e6
 """Coordinates of polygons beyond it, in pixels, are mistakes."""

@@ -6,7 +6,6 @@ What the readers refuse is an error here, and nothing else in the json is (the m
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 from vistk.data.checking.masks import MaskChecks
 from vistk.data.checking.report import ClassCount, Findings
-from vistk.data.ytvis import OCCLUSION_WORDS
+from vistk.data.ytvis import OCCLUSION_WORDS, is_finite
 
 LONG_VIDEO = 300
 """Frames beyond which a video is reported as long."""
@@ -285,10 +284,6 @@ def _per_frame(
     return values
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _check_frames(
     entry: dict[str, Any],
     video: CheckedVideo,
@@ -299,7 +294,9 @@ def _check_frames(
 ) -> None:
     """Masks, areas, boxes and occlusion of one annotation."""
     frames = len(video.file_names)
-    for name, expected in (("height", video.height), ("width", video.width), ("length", frames)):
+    # The published files say that every annotation has length 1.
+    length = 1 if entry.get("length") == 1 else frames
+    for name, expected in (("height", video.height), ("width", video.width), ("length", length)):
         if names.per_frame and entry.get(name, expected) != expected:
             text = "{}: {} is {}, its video's is {}"
             findings.add("annotation-size", text, where, name, _short(entry[name]), expected)
@@ -307,7 +304,7 @@ def _check_frames(
     if entry.get(names.areas) is not None:
         areas = _per_frame(entry, names.areas, frames, names, where, findings)
         for t, area in enumerate(areas or ()):
-            if area is not None and not _is_number(area):
+            if area is not None and not is_finite(area):
                 findings.add("area-value", "{}, frame {}: area is {}", where, t, _short(area))
                 areas = None
                 break
@@ -318,6 +315,10 @@ def _check_frames(
     boxes = _boxes(entry, frames, names, where, findings)
     segmentations = _per_frame(entry, names.segmentations, frames, names, where, findings)
     if segmentations is None:
+        return
+    if not names.per_frame and segmentations[0] is None:  # only a frame of a video may lack a mask
+        found = "null" if names.segmentations in entry else "missing"
+        findings.add("segmentation", "{}: field '{}' is {}", where, names.segmentations, found)
         return
     if segmentations and all(segmentation is None for segmentation in segmentations):
         findings.add("no-mask", where)
@@ -346,7 +347,7 @@ def _boxes(
         return None
     good: list[Any] = []
     for t, box in enumerate(boxes):
-        sound = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+        sound = isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))
         if box is not None and not sound:
             findings.add("box-value", "{}, frame {}: {}", where, t, _short(box))
         good.append(box if sound else None)

@@ -204,7 +204,10 @@ def _video(
         if of_track[t] is not None:
             raise DataError(f"{where}: track {track} has a second mask in image {entry['image_id']}")
         of_track[t] = _mask(entry["segmentation"], height, width, where)
-        if entry.get("iscrowd"):
+        crowd = entry.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise DataError(f"{where}: 'iscrowd' is {crowd!r}, expected 0 or 1")
+        if crowd:
             crowds.add(track)
     objects = [SourceObject(key, categories[key], masks[key], key in crowds) for key in sorted(masks)]
     return SourceVideo(name, paths, height, width, objects, identity)

@@ -141,13 +141,7 @@ def _read_classes(folders: MaskFolders) -> tuple[Path, Classes | None]:
     path = folders.classes or meta
     content = _read_json(path)
     if isinstance(content, dict) and isinstance(content.get("videos"), dict):  # YouTube-VOS
-        content = {
-            video: {
-                key: thing.get("category", "object") if isinstance(thing, dict) else thing
-                for key, thing in (entry.get("objects", {}) if isinstance(entry, dict) else {}).items()
-            }
-            for video, entry in content["videos"].items()
-        }
+        content = {video: _of_objects(entry) for video, entry in content["videos"].items()}
     sound = isinstance(content, dict) and all(
         isinstance(of_video, dict) and all(isinstance(name, str) for name in of_video.values())
         for of_video in content.values()
@@ -160,10 +154,25 @@ def _read_classes(folders: MaskFolders) -> tuple[Path, Classes | None]:
     return path, content
 
 
+def _of_objects(entry: Any) -> Any:
+    """Class name by object id of a video of a YouTube-VOS meta.json; another form as it stands."""
+    objects = entry.get("objects", {}) if isinstance(entry, dict) else entry
+    if not isinstance(objects, dict):
+        return objects
+    return {
+        key: thing.get("category", "object") if isinstance(thing, dict) else thing
+        for key, thing in objects.items()
+    }
+
+
 def _categories(classes: Classes | None, given: Sequence[str] | str | None) -> Mapping[int, str]:
+    if isinstance(given, str) and given not in TABLES:
+        raise DataError(f"data set {given!r} has no table, expected one of {', '.join(TABLES)}")
+    if classes is None and given is not None and len(TABLES[given] if isinstance(given, str) else given) > 1:
+        raise DataError(
+            "there are several categories, but no file says of which one an object is; give --classes FILE"
+        )
     if isinstance(given, str):
-        if given not in TABLES:
-            raise DataError(f"data set {given!r} has no table, expected one of {', '.join(TABLES)}")
         return TABLES[given]
     if given is None:
         given = (
