@@ -7,13 +7,12 @@ plain numbers only.
 
 from __future__ import annotations
 
-import codecs
 import json
 import pickle
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from vistk.models.number_pickles import Array, stand_ins
 
 
 class CheckpointError(ValueError):
@@ -210,9 +211,9 @@ def _read_shards(path: Path) -> WeightFile:
 
 
 def _read_torch(path: Path, kind: str) -> WeightFile:
-    stand_ins: list[Any] = [(value, name) for name, value in _stand_ins().items()]
+    allowed: list[Any] = [(value, name) for name, value in stand_ins().items()]
     try:
-        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of files that are then refused
             # mapped: the optimiser's state of a training checkpoint is not read at all
             tree = torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "PyTorch")
@@ -262,83 +263,13 @@ class _NumbersOnly(pickle.Unpickler):
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="latin1")  # arrays that Python 2 pickled
         self._path = path
-        self._known = _stand_ins() | {"collections.OrderedDict": OrderedDict, "_codecs.encode": _encode}
+        self._known = stand_ins() | {"collections.OrderedDict": OrderedDict}
 
     def find_class(self, module: str, name: str) -> Any:
         known = self._known.get(f"{module}.{name}")
         if known is None:
             raise _refusal(self._path, f"{module}.{name}")
         return known
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
-    return codecs.latin_1_encode(text)[0]
-
-
-class _DType:
-    """Stands in for ``numpy.dtype``: a number type by name, and nothing with fields or objects."""
-
-    def __init__(self, name: str, align: object = False, copy: object = True) -> None:
-        if not re.fullmatch(r"[<>=|]?(b1|[iuf][1248])", name):
-            raise pickle.UnpicklingError(f"arrays of type {name!r}")
-        self.dtype = np.dtype(name)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1]
-        if order not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError("arrays of a structured type")
-        self.dtype = self.dtype.newbyteorder(order)
-
-    def numbers(self, data: bytes | bytearray | str) -> np.ndarray:
-        """A flat array in native byte order, with memory of its own."""
-        raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
-        return np.frombuffer(raw, self.dtype).astype(self.dtype.newbyteorder("="))
-
-
-class _Array:
-    """Stands in for ``numpy.ndarray``."""
-
-    def __init__(self, values: np.ndarray | None = None) -> None:
-        self.values = np.empty(0) if values is None else values
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        self.values = _shaped(dtype.numbers(data), shape, "F" if fortran else "C")
-
-
-def _shaped(flat: np.ndarray, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.ascontiguousarray(flat.reshape(tuple(shape), order=order)).reshape(tuple(shape))
-
-
-def _stand_ins() -> dict[str, Callable[..., Any]]:
-    """By the names that numpy 1 and 2 write. New functions each time: a file can only spoil its own."""
-
-    def reconstruct(array: object, shape: object, typecode: object) -> _Array:
-        return _Array()
-
-    def from_buffer(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
-        return _Array(_shaped(dtype.numbers(data), shape, order))
-
-    def scalar(dtype: _DType, data: bytes) -> int | float | bool:
-        return dtype.numbers(data)[0].item()
-
-    def no_bytes() -> bytes:  # how protocol 2 writes them; given anything, this fails
-        return b""
-
-    known: dict[str, Callable[..., Any]] = {
-        "numpy.ndarray": _Array,
-        "numpy.dtype": _DType,
-        "__builtin__.bytes": no_bytes,
-        "builtins.bytes": no_bytes,
-    }
-    for core in ("numpy.core", "numpy._core"):
-        known[f"{core}.multiarray._reconstruct"] = reconstruct
-        known[f"{core}.multiarray.scalar"] = scalar
-        known[f"{core}.numeric._frombuffer"] = from_buffer  # contiguous arrays in protocol 5
-    return known
 
 
 def _found_in(tree: object, kind: str, source: str) -> WeightFile:
@@ -367,7 +298,7 @@ def _found_in(tree: object, kind: str, source: str) -> WeightFile:
 def _tensor(value: object) -> Tensor | None:
     if isinstance(value, Tensor):
         return value.detach()
-    if isinstance(value, _Array):
+    if isinstance(value, Array):
         value = value.values
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         native = value.astype(value.dtype.newbyteorder("="), copy=False)
