@@ -10,15 +10,13 @@ from vistk.data.config import DataConfig
 from vistk.data.sampling import Stream
 from vistk.data.transforms import (
     ClipTransform,
-    MaskBox,
     resize_for_test,
     resize_images,
     resized_size,
-    run_ends,
-    run_lengths,
     write_planes,
 )
 from vistk.ops.masks import encode
+from vistk.ops.runs import MaskBox, run_ends, run_lengths
 
 ALL_ON = DataConfig(
     train_short_sides=[23, 40, 83],

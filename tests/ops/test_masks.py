@@ -7,16 +7,15 @@ from pycocotools import mask as coco_mask
 
 from vistk.ops.masks import (
     areas,
-    covered_pixels,
     decode,
     encode,
-    first_broken,
     frame_iou,
     iou_from_counts,
     to_rle,
     tube_iou,
     tube_overlaps,
 )
+from vistk.ops.runs import covered_pixels, first_broken
 
 SIZES = [(1, 1), (7, 23), (83, 5)]
 

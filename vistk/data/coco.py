@@ -14,7 +14,8 @@ import numpy as np
 from vistk.data.categories import COCO_TO, TABLES
 from vistk.data.stills import Polygons, StillAnnotations, StillRecords
 from vistk.data.ytvis import YTVIS, DataError, is_finite
-from vistk.ops.masks import FARTHEST, first_broken, to_rle
+from vistk.ops.masks import FARTHEST, to_rle
+from vistk.ops.runs import first_broken
 from vistk.structures import RLE, VideoRecord
 
 CLASS_MAPS: Mapping[str, Mapping[int, int]] = {

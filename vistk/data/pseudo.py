@@ -15,8 +15,9 @@ from vistk.data.config import DataConfig
 from vistk.data.mixing import Clip, visible_targets
 from vistk.data.sampling import Stream, video_of
 from vistk.data.stills import with_targets
-from vistk.data.transforms import ClipTransform, MaskBox, resize_images
+from vistk.data.transforms import ClipTransform, resize_images
 from vistk.data.ytvis import YTVIS
+from vistk.ops.runs import MaskBox
 from vistk.structures import RLE, VideoRecord
 
 PASTED_SCALE = (0.5, 1.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from vistk.data.config import DataConfig
 from vistk.data.images import padded
 from vistk.data.sampling import Stream
+from vistk.ops.runs import run_ends
 from vistk.structures import RLE
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -197,69 +198,6 @@ class _NearestGrid:
 def _nearest(new: int, old: int) -> np.ndarray:
     """``(new,)`` int64: the old pixel in which the centre of each new one lies, if a side is resized."""
     return (np.arange(new) * 2 + 1) * old // (2 * new)
-
-
-class MaskBox:
-    """The pixels of a mask inside its bounding box.
-
-    An object covers a small part of most frames, and a decoder that writes every pixel of the frame takes
-    longer than all that is done with the mask afterwards.
-
-    Attributes:
-        top, left: of the box, in pixels of the frame.
-        pixels: ``(width, height)`` bool, transposed: the order in which an RLE runs.
-    """
-
-    def __init__(self, rle: RLE) -> None:
-        side = rle["size"][0]
-        lengths = run_lengths(rle["counts"])
-        if len(lengths) % 2 == 0:  # ends in the mask; else in background
-            lengths = np.append(lengths, 0)
-        stop = int(lengths[:-1].sum())  # where the mask ends, counting down the columns
-        self.left = int(lengths[0]) // side if len(lengths) > 1 else 0
-        right = -(-stop // side) if len(lengths) > 1 else 0
-        lengths[0] -= self.left * side
-        lengths[-1] = right * side - stop
-        values = np.zeros(len(lengths), dtype=bool)
-        values[1::2] = True
-        columns = values.repeat(lengths).reshape(right - self.left, side)
-        filled = np.flatnonzero(columns.any(0))
-        self.top = int(filled[0]) if len(filled) else 0
-        self.pixels = columns[:, self.top : filled[-1] + 1 if len(filled) else 0]
-
-
-def run_lengths(counts: str) -> np.ndarray:
-    """Lengths of the runs of a compressed RLE, int64; background first, then turn by turn."""
-    return _all_run_lengths([counts])[0]
-
-
-def run_ends(counts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Where the runs of ``N`` compressed RLEs end, in pixels from the start of each.
-
-    Returns:
-        the ends of all, one RLE after the other, int64, and ``(N + 1,)`` int64: where each RLE begins among
-        them, and how many there are.
-    """
-    runs, bounds = _all_run_lengths(counts)
-    ends = runs.cumsum()
-    return ends - (ends - runs)[bounds[:-1]].repeat(np.diff(bounds)), bounds
-
-
-def _all_run_lengths(counts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The runs' lengths of several RLEs; otherwise as :func:`run_ends`."""
-    digits = np.frombuffer("".join(counts).encode(), dtype=np.uint8).astype(np.int64) - 48
-    ends = (digits < 32).nonzero()[0]  # six bits a character: five of a number, one for "more follow"
-    starts = np.zeros_like(ends)
-    starts[1:] = ends[:-1] + 1
-    shifts = 5 * (np.arange(len(digits)) - starts.repeat(ends - starts + 1))
-    runs = np.add.reduceat((digits & 31) << shifts, starts)
-    runs -= (digits[ends] & 16) << (shifts[ends] + 1)  # the highest bit is the sign
-    bounds = np.searchsorted(ends, np.cumsum([0, *(len(text) for text in counts)]))
-    for first, last in itertools.pairwise(bounds.tolist()):
-        # From the fourth on, a number is the difference to the run two before.
-        for part in (runs[first + 1 : last : 2], runs[first + 2 : last : 2]):
-            part.cumsum(out=part)
-    return runs, bounds
 
 
 def _draw_window(stream: Stream, config: DataConfig, height: int, width: int) -> Window:

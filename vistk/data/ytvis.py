@@ -15,7 +15,8 @@ from torch import Tensor
 from vistk.data.images import read_rgb
 from vistk.data.json_stream import compressed, load_json
 from vistk.ops.masks import areas as mask_areas
-from vistk.ops.masks import decode, first_broken, to_rle
+from vistk.ops.masks import decode, to_rle
+from vistk.ops.runs import first_broken
 from vistk.structures import RLE, InstanceAnnotation, VideoRecord
 
 OCCLUSION_WORDS = ("no_occlusion", "slight_occlusion", "severe_occlusion")

@@ -16,6 +16,7 @@ from typing import Any
 
 from vistk.data.ytvis import OCCLUSION_WORDS
 from vistk.ops import masks as mask_ops
+from vistk.ops.runs import first_broken
 from vistk.structures import RLE
 
 OCCLUSION_LEVELS = dict(zip(OCCLUSION_WORDS, (0.0, 0.25, 0.75), strict=True))
@@ -331,7 +332,7 @@ def _masks(where: str, segmentations: Any, size: tuple[int, int, int]) -> tuple[
         except (ValueError, TypeError) as error:
             raise EvaluationFileError(f"{where}: 'segmentations' of frame {t}: {error}") from error
     present = [t for t, mask in enumerate(masks) if mask is not None]
-    broken = mask_ops.first_broken([mask for mask in masks if mask is not None])
+    broken = first_broken([mask for mask in masks if mask is not None])
     if broken is not None:
         raise EvaluationFileError(f"{where}: 'segmentations' of frame {present[broken[0]]}: {broken[1]}")
     return tuple(masks)

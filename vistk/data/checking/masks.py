@@ -10,8 +10,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from vistk.data.checking.report import Findings
-from vistk.ops.masks import FARTHEST, covered_pixels, to_rle
+from vistk.ops.masks import FARTHEST, to_rle
 from vistk.ops.masks import areas as mask_areas
+from vistk.ops.runs import covered_pixels
 from vistk.structures import RLE
 
 CHUNK = 128

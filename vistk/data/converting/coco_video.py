@@ -23,7 +23,8 @@ from vistk.data.converting.write import (
     write,
 )
 from vistk.data.ytvis import DataError
-from vistk.ops.masks import first_broken, to_rle
+from vistk.ops.masks import to_rle
+from vistk.ops.runs import first_broken
 from vistk.structures import RLE
 
 FRAME_KEYS = ("frame_id", "frame_index")

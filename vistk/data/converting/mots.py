@@ -31,7 +31,7 @@ from vistk.data.converting.write import (
     write,
 )
 from vistk.data.ytvis import DataError
-from vistk.ops.masks import first_broken
+from vistk.ops.runs import first_broken
 from vistk.structures import RLE
 
 CLASSES: Mapping[int, str] = {1: "car", 2: "pedestrian"}
