@@ -7,7 +7,7 @@ import math
 from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from vistk.data.stills import Polygons, StillAnnotations, StillRecords
 from vistk.data.ytvis import YTVIS, DataError, is_finite
 from vistk.ops.masks import FARTHEST, to_rle
 from vistk.ops.runs import first_broken
-from vistk.structures import RLE, VideoRecord
+from vistk.structures import RLE
 
 CLASS_MAPS: Mapping[str, Mapping[int, int]] = {
     "coco": {identity: identity for identity in TABLES["coco"]},
@@ -100,7 +100,7 @@ def read_coco(json_path: Path, image_root: Path, classes: str = "coco") -> YTVIS
     if "videos" in content:
         raise DataError(f"{json_path} is a file of videos, expected a COCO file of stills ('images')")
     # A sequence that makes its entries when asked, where other readers have a tuple of all.
-    videos = cast("tuple[VideoRecord, ...]", reader.records(content, classes))
+    videos = reader.records(content, classes)
     has_annotations = content.get("annotations") not in (None, [])
     return YTVIS(json_path, image_root, videos, dict(TABLES[classes]), has_annotations)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class YTVIS:
 
     json_path: Path
     image_root: Path
-    videos: tuple[VideoRecord, ...]  # in the file's order
+    videos: Sequence[VideoRecord]  # in the file's order
     categories: Mapping[int, str]  # id to name, by rising id
     has_annotations: bool  # False for published validation and test splits: no list, or an empty one
 
