@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vistk.models.segmenter import Segmenter, TinySegmenterConfig
+from vistk.models.transformer_decoder import attention_mask
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,9 @@ def test_training_mode_gives_every_layer_and_every_parameter_a_gradient():
     assert [name for name, p in segmenter.named_parameters() if p.grad is None] == []
 
 
-def test_an_empty_mask_blocks_nothing(tiny):
-    decoder = tiny.transformer_decoder
-    mask_logits = torch.full((1, 2, 8, 8), -1.0)
-    mask_logits[0, 1, :4] = 1.0
-    blocked = decoder._attention_mask(mask_logits, (4, 4))
+def test_an_empty_mask_blocks_nothing():
+    mask_logits = torch.full((1, 2, 16), -1.0)
+    mask_logits[0, 1, :8] = 1.0
+    blocked = attention_mask(mask_logits)
     assert not blocked[0, 0].any()
-    assert blocked[0, 1].view(4, 4).tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
+    assert blocked[0, 1].tolist() == [False] * 8 + [True] * 8

@@ -107,9 +107,16 @@ class TransformerDecoder(nn.Module):
             values.append(flat)
             keys.append(flat + code)
             sizes.append((height, width))
+        # Masks are linear in the mask features, and so is resizing: small features give the small masks
+        # that attention needs, and no layer but those with a loss makes masks of stride 4.
+        small = [
+            F.interpolate(mask_features.detach(), size=size, mode="bilinear", align_corners=False).flatten(2)
+            for size in sizes
+        ]
         queries = self.query_feat.weight.expand(b, -1, -1)
         position = self.query_embed.weight.expand(b, -1, -1)
-        predictions = [self._predict(queries, mask_features)]
+        embeds = self.decoder_norm(queries)
+        aux = []
         for i, (cross, self_attention, ffn) in enumerate(
             zip(
                 self.transformer_cross_attention_layers,
@@ -119,26 +126,30 @@ class TransformerDecoder(nn.Module):
             )
         ):
             level = i % len(sizes)
-            blocked = self._attention_mask(predictions[-1].mask_logits, sizes[level])
+            mask_embeds = self.mask_embed(embeds)
+            if with_aux:
+                aux.append(self._predict(embeds, mask_embeds, mask_features))
+            blocked = attention_mask(mask_embeds.detach() @ small[level])
             queries = ffn(
                 self_attention(cross(queries, position, keys[level], values[level], blocked), position)
             )
-            prediction = self._predict(queries, mask_features)
-            if not with_aux:
-                predictions.clear()
-            predictions.append(prediction)
-        last = predictions.pop()
-        return DecoderOutput(last.logits, last.mask_logits, self.decoder_norm(queries), tuple(predictions))
+            embeds = self.decoder_norm(queries)
+        last = self._predict(embeds, self.mask_embed(embeds), mask_features)
+        return DecoderOutput(last.logits, last.mask_logits, embeds, tuple(aux))
 
-    def _predict(self, queries: Tensor, mask_features: Tensor) -> LayerOutput:
-        x = self.decoder_norm(queries)
-        return LayerOutput(
-            self.class_embed(x), torch.einsum("bqc,bchw->bqhw", self.mask_embed(x), mask_features)
-        )
+    def _predict(self, embeds: Tensor, mask_embeds: Tensor, mask_features: Tensor) -> LayerOutput:
+        mask_logits = torch.einsum("bqc,bchw->bqhw", mask_embeds, mask_features)
+        return LayerOutput(self.class_embed(embeds), mask_logits)
 
-    @staticmethod
-    def _attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """``(B, Q, H_l*W_l)`` bool, True where a query must not look; a query with an empty mask sees all."""
-        small = F.interpolate(mask_logits.detach(), size=size, mode="bilinear", align_corners=False)
-        blocked = small.flatten(2).sigmoid() < 0.5
-        return blocked & ~blocked.all(-1, keepdim=True)
+
+def attention_mask(mask_logits: Tensor) -> Tensor:
+    """Where queries must not look: outside their last mask; one with an empty mask sees all.
+
+    Args:
+        mask_logits: ``(B, Q, S_l)`` at the size of a level.
+
+    Returns:
+        ``(B, Q, S_l)`` bool.
+    """
+    blocked = mask_logits.sigmoid() < 0.5
+    return blocked & ~blocked.all(-1, keepdim=True)
