@@ -21,7 +21,9 @@ ATOL = {torch.float32: 1e-4, torch.float64: 1e-4}
 @pytest.fixture(scope="module")
 def transformers():
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    return pytest.importorskip("transformers")
+    import transformers  # seconds: only where it is used
+
+    return transformers
 
 
 def small_model(transformers, embed_dim=12, depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4), width=32, **more):
