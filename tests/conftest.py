@@ -11,6 +11,8 @@ import torch
 # Two test workers on two cores: more threads each only get in each other's way.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Kernels run in Triton's interpreter, which has to be on before anything imports triton.
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,8 @@
-"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159, equation 3)."""
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159, equation 3).
+
+Letters: ``B`` images, ``S`` pixels of all levels, ``M`` heads, ``D`` channels of a head, ``Q`` queries,
+``L`` levels, ``P`` points.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vistk.ops.ms_deform_attn.backends import Choice, choose_backend
+from vistk.ops.ms_deform_attn.checks import check_fused, check_locations, to_shapes
+from vistk.ops.ms_deform_attn.points import level_sizes, normalised
 from vistk.ops.ms_deform_attn.reference import ms_deform_attn_reference
+from vistk.ops.ms_deform_attn.registration import apply
 
-__all__ = ["ms_deform_attn"]
-
-BACKENDS = {"reference": ms_deform_attn_reference}
+__all__ = ["Choice", "choose_backend", "ms_deform_attn", "ms_deform_attn_fused"]
 
 
 def ms_deform_attn(
@@ -23,46 +29,89 @@ def ms_deform_attn(
 ) -> Tensor:
     """Weighted sum of values sampled bilinearly at a few points of every level.
 
-    Letters: ``B`` images, ``S`` pixels of all levels, ``M`` heads, ``D`` channels of a head,
-    ``Q`` queries, ``L`` levels, ``P`` points.
+    Arithmetic and gradient sums are float32 (float64 for float64 values on the ``reference`` and ``cpu``
+    backends) whatever the storage; locations stay float32, since rounded to 16 bits they cost far more
+    accuracy than values do. Under autocast ``value`` is taken to the autocast dtype.
 
     Args:
-        value: ``(B, S, M, D)``, the levels one after the other, each in row-major order.
+        value: ``(B, S, M, D)``, the levels one after the other, each in row-major order; finite.
         spatial_shapes: L pairs ``(H_l, W_l)``; a tensor is accepted and costs one device sync.
         sampling_locations: ``(B, Q, M, L, P, 2)``, x and y with [0, 1] from border to border of a
             level; points outside sample zeros.
         attention_weights: ``(B, Q, M, L, P)``, already normalised.
-        backend: name of an implementation; ``None`` chooses.
+        backend: ``"triton"``, ``"cpu"`` or ``"reference"``; ``None`` chooses, see :func:`choose_backend`.
 
     Returns:
-        ``(B, Q, M*D)`` in the dtype of ``value``.
+        ``(B, Q, M*D)`` in the dtype of ``value``, or of autocast.
 
     Raises:
-        ValueError: shapes that disagree, or an unknown backend.
+        ValueError: shapes that disagree, an unknown backend, or, except for ``reference``, tensors of 2^31
+            elements or more.
+        RuntimeError: a backend asked for by name that cannot run here; says why.
     """
-    if isinstance(spatial_shapes, Tensor):
-        spatial_shapes = [(int(h), int(w)) for h, w in spatial_shapes.tolist()]
-    shapes = tuple((int(h), int(w)) for h, w in spatial_shapes)
-    b, s, m, _ = value.shape
-    if sum(h * w for h, w in shapes) != s:
-        raise ValueError(
-            f"ms_deform_attn: levels {shapes} have {sum(h * w for h, w in shapes)} pixels, value has {s}"
-        )
-    expected = (b, attention_weights.shape[1], m, len(shapes), attention_weights.shape[-1])
-    if tuple(attention_weights.shape) != expected or tuple(sampling_locations.shape) != (*expected, 2):
-        raise ValueError(
-            f"ms_deform_attn: sampling_locations {tuple(sampling_locations.shape)} and attention_weights "
-            f"{tuple(attention_weights.shape)}; expected (B, Q, M, L, P, 2) and (B, Q, M, L, P) "
-            f"with B={b}, M={m}, L={len(shapes)}"
-        )
-    name = backend or "reference"
-    if name not in BACKENDS:
-        raise ValueError(f"ms_deform_attn: unknown backend {name!r}; available: {', '.join(BACKENDS)}")
-    if value.dtype in (torch.float16, torch.bfloat16):
-        # PyTorch's 16-bit grid_sample on CPU computes gather offsets in 16 bits and reads out of bounds.
-        # Locations rounded to 16 bits cost far more accuracy than values, so everything goes up.
-        out = BACKENDS[name](value.float(), shapes, sampling_locations.float(), attention_weights.float())
-        return out.to(value.dtype)
-    return BACKENDS[name](
-        value, shapes, sampling_locations.to(value.dtype), attention_weights.to(value.dtype)
+    shapes = to_shapes(spatial_shapes)
+    check_locations(value, shapes, sampling_locations, attention_weights)
+    value, compute = _dtypes(value)
+    locations = sampling_locations.to(compute)
+    name = choose_backend(value, len(shapes), backend).name
+    if name == "reference":
+        weights = attention_weights.to(compute)
+        return ms_deform_attn_reference(value.to(compute), shapes, locations, weights).to(value.dtype)
+    return apply(value, shapes, locations, attention_weights, None, name)
+
+
+def ms_deform_attn_fused(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]] | Tensor,
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    backend: str | None = None,
+) -> Tensor:
+    """:func:`ms_deform_attn` from raw linear outputs: softmax and locations are computed inside.
+
+    The locations are ``reference + offset / (W_l, H_l)`` for points and ``centre + offset * size / (2 P)``
+    for boxes; the weights are the softmax of the logits over levels and points. Offsets may be 16-bit:
+    they count pixels, so rounding moves a point by a fraction of its distance to the reference.
+
+    Args:
+        value: ``(B, S, M, D)``, as in :func:`ms_deform_attn`.
+        spatial_shapes: L pairs ``(H_l, W_l)``.
+        reference_points: ``(Q, 2)``, ``(B or 1, Q, 2)`` or ``(B or 1, Q, L, 2)``, x and y in [0, 1]; with
+            4 in place of 2, boxes as centre and size. Taken to float32.
+        sampling_offsets: ``(B, Q, M*L*P*2)`` or ``(B, Q, M, L, P, 2)``.
+        attention_logits: ``(B, Q, M*L*P)`` or ``(B, Q, M, L, P)``.
+        backend: as in :func:`ms_deform_attn`.
+
+    Returns:
+        ``(B, Q, M*D)`` in the dtype of ``value``, or of autocast.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`ms_deform_attn`.
+    """
+    shapes = to_shapes(spatial_shapes)
+    references, offsets, logits = check_fused(
+        value, shapes, reference_points, sampling_offsets, attention_logits
     )
+    value, compute = _dtypes(value)
+    references = references.to(compute)
+    name = choose_backend(value, len(shapes), backend).name
+    if name != "reference" and references.shape[-1] == 2:
+        return apply(value, shapes, offsets, logits, references, name)
+    offsets = offsets.to(compute)
+    centre = references[:, :, None, :, None, :2]
+    if references.shape[-1] == 2:
+        locations = centre + offsets / level_sizes(shapes, references)[:, None]
+    else:
+        size = references[:, :, None, :, None, 2:]
+        locations = centre + offsets * size * (0.5 / offsets.shape[4])
+    weights = normalised(logits, references, compute)
+    return ms_deform_attn(value, shapes, locations, weights, name)
+
+
+def _dtypes(value: Tensor) -> tuple[Tensor, torch.dtype]:
+    """``value`` as autocast wants it, and the dtype to compute in."""
+    kind = value.device.type
+    if torch.is_autocast_enabled(kind) and value.dtype == torch.float32:
+        value = value.to(torch.get_autocast_dtype(kind))
+    return value, torch.float64 if value.dtype == torch.float64 else torch.float32
