@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistk.models.layers import MLP, group_norm
+from vistk.models.layers import MLP, Conv2d, group_norm
 from vistk.structures import FrameOutput
 
 
@@ -106,11 +106,11 @@ def mean_under_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
         return total / masks.sum(-1, keepdim=True).clamp(min=1)
 
 
-class _Projection(nn.Conv2d):
+class _Projection(Conv2d):
     """A 1x1 convolution with bias, then a group norm; named as published."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1)
+        super().__init__(in_channels, out_channels, 1)
         self.norm = group_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vistk.models import swin, vit
+from vistk.models import resnet, swin, vit
+from vistk.models.layers import Linear
 from vistk.schema import ConfigError
 
 LEVELS = ("res2", "res3", "res4", "res5")
@@ -29,7 +30,8 @@ class Backbone(nn.Module):
       output, ``norm0`` to ``norm3``.
     - Plain vision transformers (``vit_*``, ``deit*``, ``eva*``, DINOv2, DINOv3): one map of stride 16 and
       a ``pyramid`` over it, see :mod:`vistk.models.vit`.
-    - All others through timm's ``features_only``: ResNet, ConvNeXt, EfficientNet, ...
+    - All others through timm's ``features_only``: ResNet, ConvNeXt, EfficientNet, ... ResNets are fused
+      at inference on a CPU, see :mod:`vistk.models.resnet`.
 
     Args:
         name: a timm model, with or without a tag of its weights (``timm.list_models``).
@@ -67,6 +69,9 @@ class Backbone(nn.Module):
         self.is_swin = is_model_in_modules(name, SWIN_MODULES)
         own = vit.OPTIONS if plain else {**_FEATURES, **(swin.OPTIONS if self.is_swin else {})}
         self.body = _create(name, options or {}, own, pretrained)
+        for module in self.body.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Linear  # the same parameters and numbers, faster on a CPU
         if not stem_pool:
             if not isinstance(getattr(self.body, "maxpool", None), nn.Module):
                 raise ConfigError(
@@ -112,7 +117,8 @@ class Backbone(nn.Module):
             maps = self.body(F.pad(images, (0, -width % patch, 0, -height % patch)))
             maps = [getattr(self, f"norm{level}")(x) for level, x in enumerate(maps)]
         else:
-            maps = self.body(images)
+            fused = resnet.fused_features(self.body, images)
+            maps = self.body(images) if fused is None else fused
         if self.channels_last:
             maps = [x.permute(0, 3, 1, 2).contiguous() for x in maps]
         return dict(zip(LEVELS, maps, strict=True))

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistk.models.layers import ConvNorm, flatten_levels, group_norm, sine_position
+from vistk.models.layers import Conv2d, ConvNorm, Linear, flatten_levels, group_norm, resize, sine_position
 from vistk.ops import ms_deform_attn_fused
 
 
@@ -20,10 +19,10 @@ class MSDeformAttn(nn.Module):
     def __init__(self, dim: int, levels: int, heads: int, points: int) -> None:
         super().__init__()
         self.levels, self.heads, self.points = levels, heads, points
-        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(dim, heads * levels * points)
-        self.value_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
+        self.sampling_offsets = Linear(dim, heads * levels * points * 2)
+        self.attention_weights = Linear(dim, heads * levels * points)
+        self.value_proj = Linear(dim, dim)
+        self.output_proj = Linear(dim, dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,15 +74,15 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MSDeformAttn(dim, levels, heads, points)
         self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.linear1 = Linear(dim, feedforward_dim)
+        self.linear2 = Linear(feedforward_dim, dim)
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(
         self, x: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
         x = self.norm1(x + self.self_attn(x + position, reference_points, x, spatial_shapes))
-        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm2(x + self.linear2(self.linear1(x, relu=True)))
 
 
 class Encoder(nn.Module):
@@ -165,12 +164,12 @@ class PixelDecoder(nn.Module):
         self.mask_position = mask_position
         self.levels = ("res5", "res4", "res3")  # coarsest first, the order of the published weights
         self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels[name], dim, 1), group_norm(dim)) for name in self.levels
+            nn.Sequential(Conv2d(channels[name], dim, 1), group_norm(dim)) for name in self.levels
         )
         self.transformer = DeformableTransformer(
             dim, feedforward_dim, num_layers, len(self.levels), heads, points
         )
-        self.mask_features = nn.Conv2d(dim, dim, 1)
+        self.mask_features = Conv2d(dim, dim, 1)
         self.adapter_1 = ConvNorm(channels["res2"], dim, 1)
         self.layer_1 = ConvNorm(dim, dim, 3)
         for conv in self.input_proj.modules():
@@ -187,8 +186,8 @@ class PixelDecoder(nn.Module):
         maps = [proj(features[name]) for proj, name in zip(self.input_proj, self.levels, strict=True)]
         pyramid = self.transformer(maps)
         lateral = self.adapter_1(features["res2"])
-        top_down = F.interpolate(pyramid[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-        y = F.relu(self.layer_1(lateral + top_down))
+        top_down = resize(pyramid[-1], (lateral.shape[-2], lateral.shape[-1]))
+        y = self.layer_1(lateral + top_down).relu_()
         if self.mask_position:
             y = y + sine_position(y.shape[-2], y.shape[-1], y.shape[1], y.device, y.dtype)
         return self.mask_features(y), pyramid

@@ -1,0 +1,40 @@
+"""Linear layers, fast on CPUs at inference."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vistk.ops.onednn import choose_dense
+
+# Multiply-adds below which a call costs more than it saves: 14 us against 5 for the smallest layers, even
+# at 100 rows from 256 to 41 channels.
+WORTH_A_CALL = 2**20
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``x @ weight.T + bias``, then a ReLU if asked for.
+
+    Large float32 products on an x86 CPU run in oneDNN with the ReLU fused, where no gradient is asked for
+    (:func:`vistk.ops.onednn.choose_dense`); all others are ``F.linear``.
+
+    Args:
+        x: ``(.., I)``, any strides.
+        weight: ``(O, I)``.
+        bias: ``(O,)``.
+        relu: clamp the result at zero.
+
+    Returns:
+        ``(.., O)``, contiguous in the fused case.
+    """
+    # A compiler that met the sizes first would make a graph for small ones and another for large ones.
+    large = not torch.compiler.is_compiling() and x.numel() * weight.shape[0] >= WORTH_A_CALL
+    if large and choose_dense(x, weight, bias).name == "onednn":
+        # Of a bias, the kernel reads memory, not strides.
+        bias = None if bias is None else bias.contiguous()
+        kind = "relu" if relu else "none"
+        fused = torch.ops.mkldnn._linear_pointwise.default
+        return fused(x.contiguous(), weight.contiguous(), bias, kind, [], "")
+    out = F.linear(x, weight, bias)
+    return F.relu(out) if relu else out
