@@ -214,6 +214,7 @@ def _card(
         memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB (host)"
         device = f"CPU, {torch.get_num_threads()} threads"
     side = config.data.test_short_side
+    arithmetic = config.precision.pixel_decoder
     return {
         "seeds": config.seed,
         "kept predictions": config.evaluation.keep_top,
@@ -221,6 +222,7 @@ def _card(
         "rescored": config.evaluation.rescore,
         "score threshold": f"{config.evaluation.track_score} (AssA, IDF1)",
         **facts,
+        **({"pixel decoder": arithmetic} if arithmetic else {}),
         "device": device,
         "frames/s": f"{sum(speeds) / len(speeds):.0f} (segmenter and {config.choices['tracker']})"
         if speeds

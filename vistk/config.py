@@ -46,6 +46,7 @@ from vistk.data.config import (
 from vistk.engine.infer import EvalConfig
 from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
 from vistk.files import write_text
+from vistk.models.precision import PrecisionConfig
 from vistk.models.segmenter import SegmenterConfig, TinySegmenterConfig
 from vistk.presets import SEGMENTERS, get_preset
 from vistk.schema import ConfigError, describe, join, leaves, to_tree
@@ -68,6 +69,7 @@ class RunConfig:
     segmenter: SegmenterConfig
     train: TrainConfig
     evaluation: EvalConfig = field(default_factory=EvalConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     choices: dict[str, str] = field(default_factory=dict)  # chosen option of each group; set by compose
     preset: str | None = None  # published model whose words come before those that are said
     seed: int = 0

@@ -23,6 +23,7 @@ from vistk.data.mixing import ClipSource
 from vistk.engine.train import train
 from vistk.files import file_hash
 from vistk.models.checkpoints import save_weights
+from vistk.models.precision import require_usable
 from vistk.models.segmenter import Segmenter
 from vistk.models.weight_files import files_of
 from vistk.presets import get_preset
@@ -64,6 +65,7 @@ def run(composed: Composed) -> Path:
 def _run(composed: Composed, accelerator: Accelerator) -> Path:
     config: RunConfig = composed.config
     run_dir = composed.run_dir
+    require_usable(config.precision, accelerator.device)
     began_at = commit()  # the code that runs, whatever is committed meanwhile
     metrics_path = run_dir / "metrics.json"
     if accelerator.is_main_process:
@@ -88,6 +90,7 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
             config.segmenter, backbone_pretrained=config.segmenter.backbone_pretrained and start is None
         ),
         len(data.categories),
+        config.precision,
     )
     tracker = build_tracker(config.choices["tracker"], config.tracker, segmenter)
     fits = load_start_weights(start, config, segmenter, tracker, data.categories, accelerator)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -127,10 +127,18 @@ class Matches(TensorStruct):
 
 @dataclass(frozen=True)
 class LayerOutput(TensorStruct):
-    """Predictions after one decoder layer; leading dims as in :class:`FrameOutput`."""
+    """Predictions after one decoder layer; leading dims as in :class:`FrameOutput`.
+
+    Masks are linear in the mask features, and are not made until somebody asks for them: the losses
+    need those of matched queries, and those of the others at some points only.
+    """
 
     logits: Tensor  # (.., Q, K+1), last class = no object
-    mask_logits: Tensor  # (.., Q, h, w)
+    mask_embeds: Tensor  # (.., Q, C)
+
+    def mask_logits(self, mask_features: Tensor) -> Tensor:
+        """``(.., Q, h, w)`` masks of all queries, from a frame's ``mask_features`` (.., C, h, w)."""
+        return torch.einsum("...qc,...chw->...qhw", self.mask_embeds, mask_features)
 
 
 @dataclass(frozen=True)
@@ -150,21 +158,49 @@ class FrameOutput(TensorStruct):
         return self.map(lambda x: x[index])
 
 
-@dataclass(frozen=True)
-class FinishedMasks:
-    """Masks of a frame's queries at output size, with what rescoring needs of their probabilities.
+class FinishedMask(NamedTuple):
+    """The mask of one query, and what rescoring needs of its probabilities."""
+
+    rle: RLE | None  # None = empty mask, or not kept
+    probability_sum: float  # sum of sigmoid(mask_logits) over the mask's pixels
+    area: float  # number of those pixels, at the resolution of probability_sum
+
+
+class Masks(Protocol):
+    """Masks of a frame's Q queries at output size, finished by now or when asked for.
 
     The final pixels of a mask do not depend on the track that the mask joins. So up-sampling,
     cropping and thresholding can be done once per query and frame, and a video-level mean of the
     mask probability inside the mask needs only two sums.
     """
 
-    rles: tuple[RLE | None, ...]  # Q entries; None = empty mask, or not kept
-    probability_sum: Tensor  # (Q,) float64, sum of sigmoid(mask_logits) over the mask's pixels
-    area: Tensor  # (Q,) float64, number of those pixels, at the resolution of probability_sum
+    @property
+    def rles(self) -> tuple[RLE | None, ...]: ...  # Q entries
+
+    @property
+    def probability_sum(self) -> Tensor: ...  # (Q,) float64
+
+    @property
+    def area(self) -> Tensor: ...  # (Q,) float64
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, query: int) -> FinishedMask: ...
+
+
+@dataclass(frozen=True)
+class FinishedMasks:
+    """:class:`Masks` that are finished, all of them; fields as in :class:`FinishedMask`."""
+
+    rles: tuple[RLE | None, ...]  # Q entries
+    probability_sum: Tensor  # (Q,) float64
+    area: Tensor  # (Q,) float64
 
     def __len__(self) -> int:
         return len(self.rles)
+
+    def __getitem__(self, query: int) -> FinishedMask:
+        return FinishedMask(self.rles[query], float(self.probability_sum[query]), float(self.area[query]))
 
 
 @dataclass(frozen=True)
@@ -180,14 +216,15 @@ class FrameTargets(TensorStruct):
 class FrameQueries(TensorStruct):
     """What lies between ``describe`` and ``step``: small enough to cache on disk.
 
-    Masks are live (``mask_logits``), finished (``masks``), or both. ``Tracker.describe`` works on
-    leading dims ``(B, T)``; ``Tracker.step`` is given one frame without leading dims.
+    Masks are live (``mask_logits``), at output size (``masks``: finished, or when asked for), or both.
+    ``Tracker.describe`` works on leading dims ``(B, T)``; ``Tracker.step`` is given one frame without
+    leading dims.
     """
 
     logits: Tensor  # (.., Q, K+1)
     vectors: Mapping[str, Tensor]  # {name: (.., Q, C)}
     mask_logits: Tensor | None = None  # (.., Q, h, w)
-    masks: FinishedMasks | None = None  # one frame only
+    masks: Masks | None = None  # one frame only
     mask_features: Tensor | None = None  # (.., C, h, w), for trackers that predict masks anew
     targets: FrameTargets | None = None  # for trackers with uses_targets = True
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from vistk.engine.infer import EvalConfig, FrameSize, VideoScores, VideoTracker, finish_masks, track_video
+from vistk.engine.finishing import FrameSize, finish_masks
+from vistk.engine.infer import EvalConfig, VideoTracker, track_video
+from vistk.engine.scores import VideoScores
 from vistk.models.segmenter import Segmenter, TinySegmenterConfig
 from vistk.ops.masks import decode
 from vistk.structures import FrameQueries, TrackedFrame
@@ -59,8 +61,10 @@ def test_scores_by_hand():
     logits[1] = -2.0  # the mask of query 1 is empty
     masks = finish_masks(logits, size)
     scores = VideoScores(num_frames=3)
-    scores.add(0, answer([5, 9], [0, 1], [[2.0, 0.0, 0.0], [0.0, 0.0, 9.0]]), masks, size)
-    scores.add(2, answer([5], [0], [[4.0, 0.0, 0.0]]), masks, size)
+    scores.add(0, answer([5, 9], [0, 1], [[2.0, 0.0, 0.0], [0.0, 0.0, 9.0]]))
+    scores.add(2, answer([5], [0], [[4.0, 0.0, 0.0]]))
+    for t in (0, 2):
+        scores.take(t, {5, 9}, masks)
     best, second, *rest = scores.tracklets(keep_top=3, rescore=True)
     # mean logits (3, 0, 0) over the two frames in which track 5 exists
     probability = torch.tensor([3.0, 0.0, 0.0]).softmax(0)[0].item()
@@ -106,7 +110,8 @@ def test_an_offline_tracker_rewrites_the_video_with_masks_of_its_own():
     worker = VideoTracker(fresh(Rewriter), 2, EvalConfig())
     for _ in range(2):
         worker.step(FrameQueries(torch.zeros(1, 3), {}, masks=masks), size, None)
-    (first, *_) = worker.finish()
+    worker.finish()
+    (first, *_) = worker.tracklets()
     assert first.track_id == 7
     assert all(decode(rle).all() and rle["size"] == [4, 4] for rle in first.segmentations)
 

@@ -8,17 +8,40 @@ import numpy as np
 import pytest
 import torch
 from golden_losses import RecordedPoints, golden_targets
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from vistk.losses.matching import FrameLabels
+from vistk.losses.matching import FrameLabels, Matcher
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
 from vistk.ops.points import ClipPointSampler, PointSampler
 from vistk.structures import ClipTargets, FrameOutput, LayerOutput
 
 
-def frame_output(logits, mask_logits, aux=(), dense=None):
+def frame_output(logits, mask_logits, aux=(), dense=None, mask_features=None):
     """A FrameOutput with what the losses read."""
     nothing = torch.empty(0)
-    return FrameOutput(logits, mask_logits, nothing, nothing, {}, aux, dense)
+    features = nothing if mask_features is None else mask_features
+    return FrameOutput(logits, mask_logits, nothing, features, {}, aux, dense)
+
+
+def layers_with_masks(logits, masks, carrier):
+    """Earlier layers whose masks are ``masks``, and their mask features; both exact, to the last bit.
+
+    Args:
+        logits: of every layer, (B, T, Q, K+1).
+        masks: of every layer, (B, T, Q, h, w).
+        carrier: what holds the masks: "embeds" (a feature channel for every pixel) or "features" (a
+            feature channel for every layer's query).
+    """
+    b, t, q, h, w = masks[0].shape
+    if carrier == "embeds":
+        features = torch.eye(h * w).view(h * w, h, w).expand(b, t, -1, -1, -1)
+        embeds = [mask.flatten(3) for mask in masks]
+    else:
+        features = torch.cat(masks, dim=2)
+        rows = torch.eye(q * len(masks)).split(q)
+        embeds = [row.expand(b, t, -1, -1) for row in rows]
+    return tuple(map(LayerOutput, logits, embeds)), features
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +51,16 @@ def recorded(golden):
     return z, targets
 
 
-def test_equals_the_published_criterion(recorded):
+@pytest.mark.parametrize("carrier", ["embeds", "features"])
+def test_equals_the_published_criterion(recorded, carrier):
     z, targets = recorded
     logits = [torch.from_numpy(z[f"pred_logits_{i}"].astype("f4")).requires_grad_() for i in range(3)]
     masks = [torch.from_numpy(z[f"pred_masks_{i}"].astype("f4")).requires_grad_() for i in range(3)]
-    layers = [LayerOutput(a, b.transpose(1, 2)) for a, b in zip(logits, masks, strict=True)]
+    last, *earlier = [mask.transpose(1, 2) for mask in masks]
+    aux, features = layers_with_masks(logits[1:], earlier, carrier)
     config = SegmentationLossConfig(num_points=int(z["num_points"]), absent_labels="released")
     criterion = SegmentationLoss(config, int(z["num_classes"]))
-    out = frame_output(layers[0].logits, layers[0].mask_logits, tuple(layers[1:]))
+    out = frame_output(logits[0], last, aux, mask_features=features)
     losses, matches = criterion(out, targets, RecordedPoints(z, layers=3, frames=8))
 
     names = {"class": "ce", "mask": "mask", "dice": "dice"}
@@ -160,15 +185,132 @@ def test_batch_of_two_matches_like_two_batches_of_one():
 def test_one_matching_for_all_layers():
     targets = two_squares()
     good = perfect(targets)
-    noise = LayerOutput(torch.randn(1, 2, 5, 3), torch.randn(1, 2, 5, 16, 16))
-    out = frame_output(good.logits, good.mask_logits, (noise,))
+    swapped = perfect(targets, queries=(1, 3))
+    (noise,), features = layers_with_masks([torch.randn(1, 2, 5, 3)], [swapped.mask_logits], "features")
+    out = frame_output(good.logits, good.mask_logits, (noise,), mask_features=features)
     shared = SegmentationLoss(SegmentationLossConfig(num_points=83, match_every_layer=False), 2)
-    losses, _ = shared(out, [targets], PointSampler())
+    losses, _ = shared(out, [targets], PixelCentres())
     # the noisy layer is asked for the queries of the good one
     labels = torch.tensor([[2, 1, 2, 0, 2], [2, 2, 2, 0, 2]])
     weights = torch.tensor([1.0, 1.0, 0.1])
     expected = torch.nn.functional.cross_entropy(noise.logits[0].transpose(1, 2), labels, weights)
     assert losses["class_0"].item() == pytest.approx(2 * expected.item(), rel=1e-5)
+    # half of the pixels are wrong by 20 in frame 0, a quarter in frame 1, where one instance is left
+    assert losses["mask_0"].item() == pytest.approx(5 * (10 + 10 + 5) / 3, rel=0.2)
+    own = SegmentationLoss(SegmentationLossConfig(num_points=83), 2)
+    losses, _ = own(out, [targets], PixelCentres())
+    assert losses["mask_0"].item() == pytest.approx(0, abs=1e-6)
+
+
+class Replay(PointSampler):
+    """Draws once, then gives the same points again in an order of the test's."""
+
+    def __init__(self):
+        self.drawn, self.queue = [], []
+
+    def draw(self, rows, num_points, device):
+        if self.queue:
+            return self.queue.pop(0)
+        self.drawn.append(super().draw(rows, num_points, device))
+        return self.drawn[-1]
+
+
+def two_clips(frames=2):
+    """Clips with three instances, absences among them, and with none."""
+    masks = torch.rand(3, frames, 29, 43) > 0.6
+    masks[1, 0] = False
+    one = ClipTargets(torch.tensor([0, 1, 0]), masks.flatten(2).any(-1), masks)
+    return [one, ClipTargets(one.labels[:0], one.visible[:0], one.masks[:0])]
+
+
+def random_layers(queries, channels, size, layers=3, dtype=torch.float32):
+    """Leaves: logits and mask embeddings of every layer, the last one's masks made, and mask features."""
+    made = {
+        "logits": [torch.randn(2, 2, queries, 3, dtype=dtype) for _ in range(layers)],
+        "embeds": [torch.randn(2, 2, queries, channels, dtype=dtype) for _ in range(layers)],
+        "features": [torch.randn(2, 2, channels, *size, dtype=dtype)],
+    }
+    for leaf in tree_leaves(made):
+        leaf.requires_grad_()
+    return made
+
+
+def test_masks_at_points_give_the_losses_and_gradients_of_whole_masks(tolerance):
+    targets = two_clips()
+    criterion = SegmentationLoss(SegmentationLossConfig(num_points=83), 2)
+    made = random_layers(queries=5, channels=6, size=(7, 23), dtype=torch.float64)
+    leaves = tree_leaves(made)
+    whole = [
+        LayerOutput(a, e).mask_logits(made["features"][0])
+        for a, e in zip(made["logits"], made["embeds"], strict=True)
+    ]
+    sampler = Replay()
+    aux = tuple(map(LayerOutput, made["logits"][1:], made["embeds"][1:]))
+    out = frame_output(made["logits"][0], whole[0], aux, mask_features=made["features"][0])
+    losses, _ = criterion(out, targets, sampler)
+    gradients = torch.autograd.grad(sum(losses.values()), leaves, retain_graph=True)
+
+    expected = {}
+    for i, suffix in enumerate(("", "_0", "_1")):  # every layer as if it were the last: with its whole masks
+        sampler.queue = [sampler.drawn[i], *sampler.drawn[3 + 2 * i : 5 + 2 * i]]
+        alone, _ = criterion(frame_output(made["logits"][i], whole[i]), targets, sampler)
+        expected |= {name + suffix: loss for name, loss in alone.items()}
+    assert list(losses) == list(expected)
+    torch.testing.assert_close(losses, expected, **tolerance[torch.float64])
+    for found, wanted in zip(gradients, torch.autograd.grad(sum(expected.values()), leaves), strict=True):
+        assert wanted.abs().max() > 1e-3
+        torch.testing.assert_close(found, wanted, **tolerance[torch.float64])
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes, views of what was there before left out."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known = {x.untyped_storage().data_ptr() for x in known}
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in self.known:
+                self.numel = max(self.numel, x.numel())
+        return result
+
+
+def test_no_masks_of_all_queries_in_earlier_layers():
+    size, frames, queries = (40, 56), 4, 50
+    made = random_layers(queries, channels=8, size=size)
+    mask_logits = torch.randn(2, 2, queries, *size)
+    aux = tuple(map(LayerOutput, made["logits"][1:], made["embeds"][1:]))
+    out = frame_output(made["logits"][0], mask_logits, aux, mask_features=made["features"][0])
+    criterion = SegmentationLoss(SegmentationLossConfig(num_points=23), 2)
+    with Largest([*tree_leaves(made), mask_logits]) as largest:
+        losses, _ = criterion(out, two_clips(), PointSampler())
+        sum(losses.values()).backward()
+    gradient_of_features, masks_of_a_frame = frames * 8 * math.prod(size), queries * math.prod(size)
+    assert gradient_of_features <= largest.numel < masks_of_a_frame
+
+
+def test_costs_are_those_of_float32_under_autocast(monkeypatch):
+    made = random_layers(queries=5, channels=6, size=(7, 23))
+    whole = LayerOutput(made["logits"][0], made["embeds"][0]).mask_logits(made["features"][0])
+    aux = tuple(map(LayerOutput, made["logits"][1:], made["embeds"][1:]))
+    out = frame_output(made["logits"][0], whole, aux, mask_features=made["features"][0])
+    out = out.map(lambda x: x.detach().bfloat16())
+    targets = two_clips()
+    costs, assign = [], Matcher.assign
+    monkeypatch.setattr(
+        Matcher, "assign", lambda self, found, truth: (costs.append(found), assign(self, found, truth))[1]
+    )
+    criterion = SegmentationLoss(SegmentationLossConfig(num_points=83), 2)
+    for lowered in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+            sampler = ClipPointSampler([1, 2], torch.device("cpu"))
+            losses, _ = criterion(out if lowered else out.map(torch.Tensor.float), targets, sampler)
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+    assert costs[0].dtype == torch.float32
+    assert torch.equal(*costs)
 
 
 def test_dense_loss_marks_the_pixels_of_visible_instances():

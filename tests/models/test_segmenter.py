@@ -60,7 +60,8 @@ def test_training_mode_gives_every_layer_and_every_parameter_a_gradient():
     assert out.dense_logits.shape == (2, 1, 5, 32, 48)
     total = out.dense_logits.sum() + out.logits.sum() + out.mask_logits.square().sum()
     for layer in out.aux:
-        total = total + layer.logits.sum() + layer.mask_logits.square().sum()
+        assert layer.mask_embeds.shape == (2, 1, 10, 64)
+        total = total + layer.logits.sum() + layer.mask_logits(out.mask_features).square().sum()
     total.backward()
     assert [name for name, p in segmenter.named_parameters() if p.grad is None] == []
 

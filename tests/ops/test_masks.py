@@ -6,9 +6,11 @@ import torch
 from pycocotools import mask as coco_mask
 
 from vistk.ops.masks import (
+    _counts_of_runs,
     areas,
     decode,
     encode,
+    encode_columns,
     frame_iou,
     iou_from_counts,
     to_rle,
@@ -52,6 +54,19 @@ def test_encode_decode(size):
         assert to_rle(uncompressed(mask), *size) == rle
         assert to_rle(rle | {"counts": rle["counts"].encode()}, *size) == rle
     assert encode(torch.zeros(0, *size, dtype=torch.bool)) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 23), (83, 5), (400, 700), (2100, 500)])
+def test_counts_of_runs(size):
+    """What encodes masks on an accelerator."""
+    rng = np.random.default_rng(4)
+    masks = rng.random((8, *size[::-1])) < np.array([0, 1, 0.5, 0.01, 0.99, 0.2, 0, 0])[:, None, None]
+    masks[5, size[1] // 2 :] = True
+    masks[6, -1, -1] = masks[7, 0, 0] = True
+    columns = torch.from_numpy(masks)
+    expected = [rle["counts"] for rle in encode_columns(columns)]
+    assert _counts_of_runs(columns.flatten(1)) == expected
+    assert _counts_of_runs(columns[:1].flatten(1)) == expected[:1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 23), (83, 5), (400, 700)])

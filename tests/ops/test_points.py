@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from vistk.ops.points import ClipPointSampler, PointSampler, sample_points, uncertain_points
+from vistk.ops.points import (
+    ClipPointSampler,
+    PointSampler,
+    sample_points,
+    sample_vectors,
+    uncertain_points,
+)
 
 
 def test_samples_are_pixel_centres_and_zero_outside():
@@ -16,6 +23,16 @@ def test_samples_are_pixel_centres_and_zero_outside():
 def test_bool_maps_are_sampled_as_numbers():
     maps = torch.tensor([[[[True, False]]]])
     assert sample_points(maps, torch.tensor([[[0.5, 0.5]]])).item() == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (23, 2), (7, 83)])
+def test_vectors_at_points_are_samples_of_every_channel(size, dtype, tolerance):
+    maps = torch.randn(5, *size, dtype=dtype)
+    borders = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.0], [-0.01, 0.3], [0.2, 1.2]])
+    points = torch.cat([borders, torch.rand(50, 2)])
+    found = sample_vectors(maps.permute(1, 2, 0).contiguous(), points)
+    torch.testing.assert_close(found, sample_points(maps[None], points[None])[0].T, **tolerance[dtype])
 
 
 def test_uncertain_points_lie_near_the_boundary():

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from vistk.engine.finishing import FrameMasks, FrameSize, finish_chosen, finish_masks
+from vistk.engine.scores import VideoScores
+from vistk.engine.windows import Frames, Window, read_window, segment_window, segment_windows
 from vistk.models.segmenter import Segmenter
-from vistk.ops.masks import encode
 from vistk.schema import require_at_least
 from vistk.structures import (
-    RLE,
-    FinishedMasks,
     FrameQueries,
     FrameTargets,
+    Masks,
     ScoringProtocol,
     TrackedFrame,
     Tracklet,
     VideoPrediction,
 )
 from vistk.trackers.base import Tracker
+
+HELD_BYTES = 2**28  # of mask logits that wait for the end of the video: 44 frames of 640x360, 100 queries
+SPARE = 4  # a mask costs a thousandth of segmenting its frame again
 
 
 @dataclass
@@ -42,7 +45,7 @@ class EvalConfig:
             "oracle",
         ]
     )
-    window: int = 30  # frames through the segmenter at once
+    window: int | None = None  # frames through the segmenter at once; none = as many as are fast
     # Predictions kept a video; published: MinVIS 10, VISAGE the number of classes.
     keep_top: int = ScoringProtocol.keep_top
     # Multiply scores by the mean mask probability inside the mask; published: VISAGE, not MinVIS.
@@ -50,147 +53,33 @@ class EvalConfig:
     track_score: float = 0.1  # tracks below this video score are left out of AssA and IDF1
 
     def __post_init__(self) -> None:
-        require_at_least("evaluation", self, window=1, keep_top=1, track_score=0)
-
-
-@dataclass(frozen=True)
-class FrameSize:
-    """Sizes of a frame on its way through the network, ``(height, width)`` in pixels."""
-
-    network: tuple[int, int]  # resized and padded
-    resized: tuple[int, int]  # resized, before padding
-    output: tuple[int, int]  # of the masks asked for
-
-
-def finish_masks(mask_logits: Tensor, size: FrameSize) -> FinishedMasks:
-    """Masks of one frame at output size, and the sums that rescoring needs.
-
-    As published: bilinear to the network's size, crop the padding, bilinear to the output size, > 0.
-    The mask probability is summed at the resized size, before the last step.
-
-    Args:
-        mask_logits: ``(Q, h, w)``.
-    """
-    logits = F.interpolate(mask_logits[None].float(), size=size.network, mode="bilinear", align_corners=False)
-    logits = logits[..., : size.resized[0], : size.resized[1]]
-    inside = logits[0] > 0
-    probability_sum = (logits[0].sigmoid() * inside).flatten(1).sum(1, dtype=torch.float64)
-    area = inside.flatten(1).sum(1, dtype=torch.float64)
-    if size.output != size.resized:
-        logits = F.interpolate(logits, size=size.output, mode="bilinear", align_corners=False)
-    masks = logits[0] > 0
-    filled = masks.flatten(1).any(1).tolist()
-    rles = tuple(rle if some else None for rle, some in zip(encode(masks), filled, strict=True))
-    return FinishedMasks(rles, probability_sum.cpu(), area.cpu())
+        minima = {} if self.window is None else {"window": 1}
+        require_at_least("evaluation", self, keep_top=1, track_score=0, **minima)
 
 
 def segment_video(
     segmenter: Segmenter,
     describers: Mapping[str, Tracker],
-    frames: Sequence[Callable[[], Tensor]],
+    frames: Frames,
     output_size: tuple[int, int],
-    window: int,
+    window: int | None,
     device: torch.device,
 ) -> Iterator[tuple[dict[str, FrameQueries], FrameSize]]:
-    """The queries of every frame of a video, in order, masks finished, and the sizes of the frame.
+    """The queries of every frame of a video, in order, masks finished when asked for, and the frame's sizes.
 
-    Args:
-        describers: trackers whose ``describe`` is run, by any name; the yielded dicts have these keys.
-        frames: T functions that give a frame ``(3, H, W)`` uint8 at test size; called one window at a time.
-        output_size: height and width of the finished masks.
-        window: frames a pass.
+    Arguments are those of :func:`vistk.engine.windows.segment_windows`.
     """
-    for first in range(0, len(frames), window):
-        images = torch.stack([read() for read in frames[first : first + window]]).to(device)
-        yield from _segment_window(segmenter, describers, images, output_size)
-
-
-@torch.inference_mode()
-def _segment_window(
-    segmenter: Segmenter, describers: Mapping[str, Tracker], images: Tensor, output_size: tuple[int, int]
-) -> list[tuple[dict[str, FrameQueries], FrameSize]]:
-    """Finished queries of the frames of one window ``(T, 3, H, W)``; not a generator, see the decorator."""
-    out = segmenter(images[None])
-    described = {
-        name: replace(tracker.describe(out), mask_logits=None).to("cpu")
-        for name, tracker in describers.items()
-    }
-    h, w = out.mask_logits.shape[-2:]
-    stride = segmenter.backbone.strides["res2"]
-    size = FrameSize((h * stride, w * stride), (images.shape[-2], images.shape[-1]), output_size)
-    frames = []
-    for t in range(len(images)):
-        masks = finish_masks(out.mask_logits[0, t], size)
-        frames.append(
-            ({name: replace(queries[0, t], masks=masks) for name, queries in described.items()}, size)
-        )
-    return frames
-
-
-class VideoScores:
-    """Gathers a tracker's answers over a video and turns them into scored tracklets.
-
-    Holds, for each track, the sum of its logits, two sums for rescoring and its RLEs: what the result
-    needs and nothing that grows with the image size.
-    """
-
-    def __init__(self, num_frames: int) -> None:
-        self.num_frames = num_frames
-        self.logits: dict[int, Tensor] = {}
-        self.counts: dict[int, int] = {}
-        self.probability: dict[int, float] = {}
-        self.area: dict[int, float] = {}
-        self.rles: dict[int, dict[int, RLE]] = {}
-
-    def add(self, t: int, frame: TrackedFrame, masks: FinishedMasks, size: FrameSize) -> None:
-        """Record frame ``t``; ``masks`` are those that ``frame.query_index`` points into.
-
-        A tracker that predicts masks anew gives its own ``mask_logits``, which are finished here.
-        """
-        logits = frame.logits.double().cpu()
-        indices: Sequence[int] = frame.query_index.tolist()
-        if frame.mask_logits is None and min(indices, default=0) < 0:
-            raise ValueError("a tracked frame has query_index -1, but no mask_logits of its own")
-        if frame.mask_logits is not None:
-            masks, indices = finish_masks(frame.mask_logits, size), range(len(indices))
-        for row, (track, query) in enumerate(zip(frame.track_ids.tolist(), indices, strict=True)):
-            if track not in self.logits:
-                self.logits[track] = torch.zeros_like(logits[row])
-                self.counts[track], self.probability[track], self.area[track] = 0, 0.0, 0.0
-                self.rles[track] = {}
-            self.logits[track] = self.logits[track] + logits[row]
-            self.counts[track] += 1
-            self.probability[track] += float(masks.probability_sum[query])
-            self.area[track] += float(masks.area[query])
-            if (rle := masks.rles[query]) is not None:
-                self.rles[track][t] = rle
-
-    def tracklets(self, keep_top: int, rescore: bool) -> tuple[Tracklet, ...]:
-        """The ``keep_top`` best (track, class) pairs by the softmax of the mean logits.
-
-        A track may be kept under several classes, as published. Rescoring multiplies by the mean mask
-        probability inside the mask, over all frames of the video.
-        """
-        if not self.logits:
-            return ()
-        tracks = sorted(self.logits)
-        mean = torch.stack([self.logits[track] / self.counts[track] for track in tracks])
-        scores = mean.softmax(-1)[:, :-1]  # (M, K)
-        best, index = scores.flatten().topk(min(keep_top, scores.numel()))
-        kept = []
-        for score, i in zip(best.tolist(), index.tolist(), strict=True):
-            row, label = divmod(i, scores.shape[1])
-            track = tracks[row]
-            if rescore:
-                score *= self.probability[track] / max(self.area[track], 1.0)
-            rles = tuple(self.rles[track].get(t) for t in range(self.num_frames))
-            if any(rle is not None for rle in rles):
-                kept.append(Tracklet(track, label, float(score), rles))
-        return tuple(sorted(kept, key=lambda tracklet: -tracklet.score))
+    for part in segment_windows(segmenter, describers, frames, output_size, window, device):
+        for queries in part.frames:
+            yield queries, part.size
 
 
 class VideoTracker:
-    """One tracker at work on one video: its state and its growing result."""
+    """One tracker at work on one video: its state and its growing result.
+
+    :meth:`step` frame by frame, then :meth:`finish`; whoever calls hands the masks of :meth:`candidates`
+    to ``scores``, unless the tracker ``rewrites``.
+    """
 
     def __init__(self, tracker: Tracker, num_frames: int, config: EvalConfig) -> None:
         self.tracker = tracker
@@ -200,39 +89,59 @@ class VideoTracker:
         self.t = 0
         # Only a tracker that may rewrite the video needs the masks of all its queries until the end.
         self.rewrites = type(tracker).finish is not Tracker.finish
-        self.masks: list[tuple[FinishedMasks, FrameSize]] = []
-        self.seconds = 0.0
+        self.masks: list[tuple[Masks, FrameSize]] = []
+        self.seconds = 0.0  # of association; finishing masks that `step` looks at belongs to segmenting
         self.identical = 0  # frames in which every track kept the query slot of its number
 
     @torch.inference_mode()
     def step(self, queries: FrameQueries, size: FrameSize, targets: FrameTargets | None) -> None:
-        """Feed the next frame, masks finished; ground truth reaches only trackers that ask for it."""
+        """Feed the next frame with its masks; ground truth reaches only trackers that ask for it."""
         masks = queries.masks
         if masks is None:
-            raise ValueError("VideoTracker.step wants finished masks (FrameQueries.masks)")
+            raise ValueError("VideoTracker.step wants masks at output size (FrameQueries.masks)")
+        if self.rewrites and isinstance(masks, FrameMasks):
+            masks = masks.finished()
+            queries = replace(queries, masks=masks)
+        before = masks.seconds if isinstance(masks, FrameMasks) else 0.0
         started = time.perf_counter()
         if self.tracker.uses_targets:
             queries = replace(queries, targets=targets)
         tracked = self.tracker.step(self.state, queries)
         self.identical += int(torch.equal(tracked.track_ids, tracked.query_index))
-        self.scores.add(self.t, tracked, masks, size)
+        self._add(self.scores, self.t, tracked, size)
         self.t += 1
         if self.rewrites:
             self.masks.append((masks, size))
         self.seconds += time.perf_counter() - started
+        if isinstance(masks, FrameMasks):
+            self.seconds -= masks.seconds - before
+
+    @staticmethod
+    def _add(scores: VideoScores, t: int, tracked: TrackedFrame, size: FrameSize) -> None:
+        own = None if tracked.mask_logits is None else finish_masks(tracked.mask_logits, size)
+        scores.add(t, tracked, own)
 
     @torch.inference_mode()
-    def finish(self) -> tuple[Tracklet, ...]:
-        """Scored tracklets of the video; an offline tracker may first rewrite all frames."""
+    def finish(self) -> None:
+        """After the last frame: an offline tracker may say all frames anew."""
         started = time.perf_counter()
         rewritten = self.tracker.finish(self.state)
         if rewritten is not None:
             self.scores = VideoScores(self.scores.num_frames)
-            for t, (frame, (masks, size)) in enumerate(zip(rewritten, self.masks, strict=True)):
-                self.scores.add(t, frame, masks, size)
-        kept = self.scores.tracklets(self.config.keep_top, self.config.rescore)
+            for t, (frame, (_, size)) in enumerate(zip(rewritten, self.masks, strict=True)):
+                self._add(self.scores, t, frame, size)
+        kept = self.candidates(1)
+        for t, (masks, _) in enumerate(self.masks):
+            self.scores.take(t, kept, masks)
         self.seconds += time.perf_counter() - started
-        return kept
+
+    def candidates(self, spare: int) -> set[int]:
+        """The tracks in the best pairs so far, ``spare`` times as many as are kept."""
+        return self.scores.tracks(spare * self.config.keep_top)
+
+    def tracklets(self) -> tuple[Tracklet, ...]:
+        """Scored tracklets of the video, once the masks of ``candidates(1)`` were taken."""
+        return self.scores.tracklets(self.config.keep_top, self.config.rescore)
 
 
 @dataclass(frozen=True)
@@ -242,14 +151,15 @@ class TrackedVideo:
     prediction: VideoPrediction
     num_frames: int
     identical: int  # frames in which every track kept the query slot of its number
-    segment_seconds: float  # reading, segmenting, describing; shared by all trackers of the pass
+    segment_seconds: float  # reading, segmenting, describing, masks; shared by all trackers of the pass
     track_seconds: float  # this tracker's association
+    segmented_again: int  # frames, for masks of tracks that turned out to be kept only later
 
 
 def track_video(
     segmenter: Segmenter,
     trackers: Mapping[str, Tracker],
-    frames: Sequence[Callable[[], Tensor]],
+    frames: Frames,
     output_size: tuple[int, int],
     config: EvalConfig,
     device: torch.device,
@@ -261,8 +171,13 @@ def track_video(
 
     Trackers of one class with equal weights share ``describe``: association knobs do not change it.
 
+    Which tracks are kept is known after the last frame, and only their masks have to be finished. The logits
+    of the last frames are held until then, :data:`HELD_BYTES` of them. When a window has to go before, the
+    masks of :data:`SPARE` times as many tracks are finished; if a track that is kept in the end was not among
+    them, the window is segmented again, as it was.
+
     Args:
-        frames, output_size: see :func:`segment_video`.
+        frames, output_size: see :func:`vistk.engine.windows.segment_windows`.
         video_id, category_ids: carried into the predictions.
         targets: ground truth of the T frames, for trackers that ask for it.
 
@@ -272,23 +187,65 @@ def track_video(
     describer_of = _shared_describers(trackers)
     describers = {name: trackers[name] for name in sorted(set(describer_of.values()))}
     workers = {name: VideoTracker(tracker, len(frames), config) for name, tracker in trackers.items()}
+    online = [worker for worker in workers.values() if not worker.rewrites]
     started = time.perf_counter()
-    for t, (queries, size) in enumerate(
-        segment_video(segmenter, describers, frames, output_size, config.window, device)
-    ):
-        for name, worker in workers.items():
-            worker.step(queries[describer_of[name]], size, targets[t] if targets else None)
+    lengths: dict[int, int] = {}  # number of a window's first frame to the number of its frames
+    held: deque[Window] = deque()
+    for window in segment_windows(segmenter, describers, frames, output_size, config.window, device):
+        lengths[window.start] = len(window.frames)
+        for t, queries in enumerate(window.frames, start=window.start):
+            for name, worker in workers.items():
+                worker.step(queries[describer_of[name]], window.size, targets[t] if targets else None)
+        held.append(replace(window, frames=()))
+        del window, queries  # not to be kept while the next one is segmented
+        if _num_bytes(held) > HELD_BYTES:
+            leaving = []
+            while _num_bytes(held) > HELD_BYTES / 2:  # many at a time: they are finished together
+                leaving.append(held.popleft())
+            _take_masks(leaving, {worker: worker.candidates(SPARE) for worker in online})
+            del leaving
+    for worker in workers.values():
+        worker.finish()
+    kept = {worker: worker.candidates(1) for worker in online}
+    _take_masks(held, kept)
+    held.clear()
+    lacking = [start for start, length in lengths.items() if _lacks(range(start, start + length), kept)]
+    for start in lacking:
+        images = read_window(frames, start, lengths[start], device)
+        _take_masks([segment_window(segmenter, {}, images, output_size, start)], kept)
     predictions = {
-        name: VideoPrediction(video_id, worker.finish(), category_ids) for name, worker in workers.items()
+        name: VideoPrediction(video_id, worker.tracklets(), category_ids) for name, worker in workers.items()
     }
     association = sum(worker.seconds for worker in workers.values())
     segmentation = time.perf_counter() - started - association
+    again = sum(lengths[start] for start in lacking)
     return {
         name: TrackedVideo(
-            prediction, len(frames), workers[name].identical, segmentation, workers[name].seconds
+            prediction, len(frames), workers[name].identical, segmentation, workers[name].seconds, again
         )
         for name, prediction in predictions.items()
     }
+
+
+def _num_bytes(windows: Iterable[Window]) -> int:
+    return sum(window.num_bytes for window in windows)
+
+
+def _lacks(frames: Iterable[int], tracks: Mapping[VideoTracker, Collection[int]]) -> bool:
+    """Whether a mask of these tracks has yet to be taken from one of these frames."""
+    return any(worker.scores.missing(t, chosen) for t in frames for worker, chosen in tracks.items())
+
+
+def _take_masks(windows: Iterable[Window], tracks: Mapping[VideoTracker, Collection[int]]) -> None:
+    """Finish the masks of these tracks, each query of a frame once, and hand them to the trackers' scores."""
+    frames = [(t, masks) for window in windows for t, masks in enumerate(window.masks, window.start)]
+    finish_chosen(
+        (masks, {q for worker, chosen in tracks.items() for q in worker.scores.missing(t, chosen)})
+        for t, masks in frames
+    )
+    for t, masks in frames:
+        for worker, chosen in tracks.items():
+            worker.scores.take(t, chosen, masks)
 
 
 def _shared_describers(trackers: Mapping[str, Tracker]) -> dict[str, str]:

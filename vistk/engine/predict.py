@@ -25,7 +25,7 @@ def predict(
     *,
     protocol: ScoringProtocol | None = None,
     video_id: int = 1,
-    window: int = 30,
+    window: int | None = None,
 ) -> VideoPrediction:
     """Segment and track the frames of a video.
 
@@ -38,7 +38,8 @@ def predict(
         protocol: how tracks are scored and which ids the classes have; ``None`` = as published for
             weights from :func:`vistk.load_published`, else :class:`ScoringProtocol`'s defaults.
         video_id: carried into the result.
-        window: frames that pass the segmenter at once; the result does not depend on it.
+        window: frames that pass the segmenter at once, ``None`` = as many as are fast on the device; the
+            result does not depend on it.
 
     Returns:
         Tracklets by falling score; ``.to_ytvis()`` gives the entries of a results file.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vistk.ops.points import sample_points
-from vistk.structures import ClipTargets, LayerOutput, Matches
+from vistk.ops import linear
+from vistk.ops.points import full_precision, sample_points, sample_vectors
+from vistk.structures import ClipTargets, FrameOutput, Matches
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,66 @@ class Pairs:
     frame: Tensor  # (n,) int64, 0..F-1
     query: Tensor  # (n,) int64
     instance: Tensor  # (n,) int64, position in the padded instance axis
-    per_clip: tuple[int, ...]  # how many of the n pairs belong to each clip; pairs are ordered by frame
+    per_frame: tuple[int, ...]  # how many of the n pairs belong to each frame; pairs are ordered by frame
+    per_clip: tuple[int, ...]  # and to each clip
+
+
+@dataclass(frozen=True)
+class FramePredictions:
+    """Predictions of all decoder layers, the last layer first, for ``F = B*T`` frames.
+
+    Of the earlier layers no masks but those of matched queries are ever made: 24 MB a layer and frame of
+    720p stay unspent, forward and backward. Elsewhere masks are linear in the mask features, and points
+    are shared by all queries of a frame: sampled features times embeddings are sampled masks.
+    """
+
+    logits: tuple[Tensor, ...]  # L x (F, Q, K+1)
+    mask_logits: Tensor  # (F, Q, h, w), of the last layer
+    mask_embeds: tuple[Tensor, ...]  # (L-1) x (F, Q, C), of the earlier layers
+    mask_features: tuple[Tensor, ...]  # F x (C, h, w); empty where L = 1
+
+    @classmethod
+    def of(cls, out: FrameOutput) -> FramePredictions:
+        """Flatten predictions with leading dims ``(B, T)``."""
+        return cls(
+            (out.logits.flatten(0, 1), *(layer.logits.flatten(0, 1) for layer in out.aux)),
+            out.mask_logits.flatten(0, 1),
+            tuple(layer.mask_embeds.flatten(0, 1) for layer in out.aux),
+            tuple(out.mask_features.flatten(0, 1)) if out.aux else (),
+        )
+
+    def masks_at(self, frame: int, points: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Layer by layer, the ``(Q, P)`` mask logits of a frame at its points, in float32 or float64.
+
+        Args:
+            frame: 0 to F-1.
+            points: a ``(P, 2)`` set for every layer wanted, the last layer first.
+        """
+        yield sample_points(self.mask_logits[frame, None], points[0][None])[0]
+        if len(points) > 1:
+            vectors = full_precision(self.mask_features[frame].permute(1, 2, 0)).contiguous()  # (h, w, C)
+            for embeds, there in zip(self.mask_embeds, points[1:], strict=True):
+                yield linear(full_precision(embeds[frame]), sample_vectors(vectors, there))
+
+    def masks_of(self, pairs: Sequence[Pairs]) -> list[Tensor]:
+        """For every layer the ``(n, h, w)`` mask logits of its matched queries, in float32 or float64.
+
+        Args:
+            pairs: of every layer; they differ in queries and instances, not in how many a frame has.
+        """
+        first, *rest = pairs
+        masks = [self.mask_logits[first.frame, first.query]]
+        if rest:
+            # All layers at once: the features are read once a frame, and so is their gradient written.
+            chosen = [e[p.frame, p.query] for e, p in zip(self.mask_embeds, rest, strict=True)]
+            by_frame = torch.stack(chosen, dim=1).split(first.per_frame)  # F x (n_f, L-1, C)
+            made = [
+                embeds.flatten(0, 1) @ features.flatten(1)
+                for embeds, features in zip(by_frame, self.mask_features, strict=True)
+            ]
+            size = self.mask_logits.shape[-2:]
+            masks += torch.cat(made).view(-1, len(rest), *size).unbind(1)
+        return [full_precision(mask) for mask in masks]
 
 
 class Matcher:
@@ -81,24 +141,57 @@ class Matcher:
 
     @torch.no_grad()
     def __call__(
-        self, layers: Sequence[LayerOutput], truth: FrameLabels, points: Sequence[Tensor]
+        self, predictions: FramePredictions, truth: FrameLabels, points: Sequence[Tensor]
     ) -> list[Pairs]:
-        """Match every layer.
+        """Match layers.
 
         Args:
-            layers: predictions with leading dim F: logits ``(F, Q, K+1)``, mask logits ``(F, Q, h, w)``.
+            predictions: of all layers.
             truth: ground truth of the F frames.
-            points: a ``(F, P, 2)`` set of points for every layer.
+            points: a ``(F, P, 2)`` set of points for every layer to match, the last layer first.
 
         Returns:
-            The pairs of every layer, on the device of the predictions.
+            The pairs of every such layer, on the device of the predictions.
 
         Raises:
             FloatingPointError: a cost is not finite; names layer and frame.
         """
-        costs = torch.stack(
-            [self._cost(layer, truth, p) for layer, p in zip(layers, points, strict=True)]
-        )  # (layers, F, Q, N)
+        with torch.autocast(predictions.mask_logits.device.type, enabled=False):
+            costs = [
+                self._frame_costs(predictions, truth, frame, frame_points)
+                for frame, frame_points in enumerate(torch.stack(list(points), dim=1))
+            ]
+        return self.assign(torch.stack(costs, dim=1), truth)
+
+    def _frame_costs(
+        self, predictions: FramePredictions, truth: FrameLabels, frame: int, points: Tensor
+    ) -> Tensor:
+        """``(layers, Q, N)`` costs of one frame; ``points`` (layers, P, 2)."""
+        at_points = sample_points(truth.masks[frame, None], points.flatten(0, 1)[None])[0]  # (N, layers*P)
+        targets = at_points.unflatten(1, points.shape[:2]).unbind(1)
+        masks = predictions.masks_at(frame, points.unbind())
+        logits = [layer[frame] for layer in predictions.logits[: len(points)]]
+        return torch.stack(
+            [
+                self._cost(layer_logits, layer_masks, truth.labels[frame], target)
+                for layer_logits, layer_masks, target in zip(logits, masks, targets, strict=True)
+            ]
+        )
+
+    def _cost(self, logits: Tensor, mask_logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+        """``(Q, N)``; ``logits`` (Q, K+1), ``mask_logits`` (Q, P), ``labels`` (N,), ``target`` (N, P)."""
+        class_cost = -full_precision(logits).softmax(-1)[:, labels]
+        against = target.to(mask_logits.dtype).T  # (P, N)
+        # Cross-entropy against 0 is softplus(x), against 1 softplus(x) - x; targets may lie between.
+        negative = F.softplus(mask_logits)
+        mask_cost = ((negative - mask_logits) @ against + negative @ (1 - against)) / len(against)
+        probability = mask_logits.sigmoid()
+        total = probability.sum(1)[:, None] + against.sum(0)
+        dice_cost = 1 - (2 * (probability @ against) + 1) / (total + 1)
+        return self.class_weight * class_cost + self.mask_weight * mask_cost + self.dice_weight * dice_cost
+
+    def assign(self, costs: Tensor, truth: FrameLabels) -> list[Pairs]:
+        """The cheapest pairs of every layer from ``(layers, F, Q, N)`` costs; errors as in a call."""
         block = costs.cpu().numpy()
         if not np.isfinite(block).all():
             layer, frame = np.argwhere(~np.isfinite(block))[0][:2]
@@ -107,42 +200,20 @@ class Matcher:
                 f"matching cost is not finite at decoder layer {layer}, clip {clip} of the batch, frame {t}: "
                 "the predictions hold NaN or infinity; lower the learning rate or check the images"
             )
-        device = costs.device
-        return [self._assign(layer_block, truth, device) for layer_block in block]
-
-    def _cost(self, layer: LayerOutput, truth: FrameLabels, points: Tensor) -> Tensor:
-        """``(F, Q, N)`` cost of every query for every instance."""
-        with torch.autocast(layer.logits.device.type, enabled=False):
-            q = layer.logits.shape[1]
-            scores = layer.logits.float().softmax(-1)
-            class_cost = -scores.gather(2, truth.labels[:, None, :].expand(-1, q, -1))
-            logits = sample_points(layer.mask_logits.float(), points)  # (F, Q, P)
-            target = sample_points(truth.masks, points)  # (F, N, P)
-            # Cross-entropy against 0 is softplus(x), against 1 softplus(x) - x; targets may lie between.
-            negative = F.softplus(logits)
-            mask_cost = (
-                torch.einsum("fqp,fnp->fqn", negative - logits, target)
-                + torch.einsum("fqp,fnp->fqn", negative, 1 - target)
-            ) / logits.shape[-1]
-            probability = logits.sigmoid()
-            shared = 2 * torch.einsum("fqp,fnp->fqn", probability, target)
-            total = probability.sum(-1)[:, :, None] + target.sum(-1)[:, None, :]
-            dice_cost = 1 - (shared + 1) / (total + 1)
-            return (
-                self.class_weight * class_cost + self.mask_weight * mask_cost + self.dice_weight * dice_cost
-            )
+        return [self._layer_pairs(layer_block, truth, costs.device) for layer_block in block]
 
     @staticmethod
-    def _assign(block: np.ndarray, truth: FrameLabels, device: torch.device) -> Pairs:
+    def _layer_pairs(block: np.ndarray, truth: FrameLabels, device: torch.device) -> Pairs:
         triples = []
         for frame, (cost, part) in enumerate(zip(block, truth.taking_part.numpy(), strict=True)):
             present = np.flatnonzero(part)
             rows, columns = linear_sum_assignment(cost[:, present])
             triples.append(np.stack([np.full_like(rows, frame), rows, present[columns]]))
         table = np.concatenate(triples, axis=1).astype(np.int64)
-        per_clip = np.bincount(table[0] // truth.frames_per_clip, minlength=len(truth.instances))
+        per_frame = np.bincount(table[0], minlength=len(block))
+        per_clip = per_frame.reshape(-1, truth.frames_per_clip).sum(1)
         frame, query, instance = torch.from_numpy(table).to(device)
-        return Pairs(frame, query, instance, tuple(per_clip.tolist()))
+        return Pairs(frame, query, instance, tuple(per_frame.tolist()), tuple(per_clip.tolist()))
 
 
 def to_matches(pairs: Pairs, truth: FrameLabels) -> Matches:

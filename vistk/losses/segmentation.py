@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistk.losses.matching import FrameLabels, Matcher, Pairs, to_matches
+from vistk.losses.matching import FrameLabels, FramePredictions, Matcher, Pairs, to_matches
 from vistk.ops.distributed import mean_over_processes
-from vistk.ops.points import PointSampler, sample_points, uncertain_points
+from vistk.ops.points import PointSampler, full_precision, sample_points, uncertain_points
 from vistk.schema import ConfigError, require_at_least
-from vistk.structures import ClipTargets, FrameOutput, LayerOutput, Matches
+from vistk.structures import ClipTargets, FrameOutput, Matches
 
 ABSENT_LABELS = ("kept", "released")
 
@@ -76,16 +76,18 @@ class SegmentationLoss:
             Weighted losses ``{"class", "mask", "dice"}`` of the last layer and ``{"class_0", ..}`` of the
             earlier ones (``dense`` where the segmenter has that head), and the last layer's matches.
         """
-        layers = _flat_layers(out)
+        predictions = FramePredictions.of(out)
+        layers = len(predictions.logits)
         truth = FrameLabels.of(targets, self.num_classes, self.config.absent_labels)
-        pairs = self._match(layers if self.config.match_every_layer else layers[:1], truth, sampler)
+        pairs = self._match(predictions, layers if self.config.match_every_layer else 1, truth, sampler)
         if not self.config.match_every_layer:
-            pairs = pairs * len(layers)
+            pairs = pairs * layers
         count = mean_over_processes(len(pairs[0].query), out.logits.device, at_least=1.0)
         losses: dict[str, Tensor] = {}
-        for i, (layer, pair) in enumerate(zip(layers, pairs, strict=True)):
+        masks = predictions.masks_of(pairs)
+        for i, (logits, predicted, pair) in enumerate(zip(predictions.logits, masks, pairs, strict=True)):
             suffix = "" if i == 0 else f"_{i - 1}"
-            for name, value in self._layer_losses(layer, pair, truth, count, sampler).items():
+            for name, value in self._layer_losses(logits, predicted, pair, truth, count, sampler).items():
                 losses[name + suffix] = value
         if out.dense_logits is not None:  # at weight 0 too: data-parallel training wants every parameter used
             losses["dense"] = self.config.dense_weight * self._dense_loss(
@@ -96,19 +98,29 @@ class SegmentationLoss:
     def match(self, out: FrameOutput, targets: Sequence[ClipTargets], sampler: PointSampler) -> Matches:
         """The last layer's matches alone, for training trackers on a frozen segmenter."""
         truth = FrameLabels.of(targets, self.num_classes, self.config.absent_labels)
-        return to_matches(self._match(_flat_layers(out)[:1], truth, sampler)[0], truth)
+        return to_matches(self._match(FramePredictions.of(out), 1, truth, sampler)[0], truth)
 
-    def _match(self, layers: Sequence[LayerOutput], truth: FrameLabels, sampler: PointSampler) -> list[Pairs]:
+    def _match(
+        self, predictions: FramePredictions, layers: int, truth: FrameLabels, sampler: PointSampler
+    ) -> list[Pairs]:
+        """Pairs of the first ``layers`` layers, which draw their points in that order."""
         rows = [truth.frames_per_clip] * len(truth.instances)
-        device = layers[0].logits.device
-        points = [sampler.draw(rows, self.config.num_points, device) for _ in layers]
-        return self.matcher(layers, truth, points)
+        device = predictions.mask_logits.device
+        points = [sampler.draw(rows, self.config.num_points, device) for _ in range(layers)]
+        return self.matcher(predictions, truth, points)
 
     def _layer_losses(
-        self, layer: LayerOutput, pairs: Pairs, truth: FrameLabels, count: Tensor, sampler: PointSampler
+        self,
+        logits: Tensor,
+        mask_logits: Tensor,
+        pairs: Pairs,
+        truth: FrameLabels,
+        count: Tensor,
+        sampler: PointSampler,
     ) -> dict[str, Tensor]:
+        """Losses of one decoder layer; ``logits`` (F, Q, K+1), ``mask_logits`` (n, h, w) of the n pairs."""
         config = self.config
-        logits = layer.logits.float()
+        logits = full_precision(logits)
         classes = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
         classes[pairs.frame, pairs.query] = truth.labels[pairs.frame, pairs.instance]
         class_weights = logits.new_ones(self.num_classes + 1)
@@ -118,12 +130,12 @@ class SegmentationLoss:
             F.cross_entropy(logits.transpose(1, 2), classes, class_weights, reduction="sum") / total_weight
         )
 
-        predicted = layer.mask_logits[pairs.frame, pairs.query].float()  # (n, h, w)
         points = uncertain_points(
-            predicted, pairs.per_clip, config.num_points, sampler, config.oversample, config.importance
+            mask_logits, pairs.per_clip, config.num_points, sampler, config.oversample, config.importance
         )
         target = sample_points(truth.masks[pairs.frame, pairs.instance][:, None], points).squeeze(1)  # (n, P)
-        sampled = sample_points(predicted[:, None], points).squeeze(1)
+        sampled = sample_points(mask_logits[:, None], points).squeeze(1)
+        target = target.to(sampled.dtype)
         mask_loss = (
             F.binary_cross_entropy_with_logits(sampled, target, reduction="none").mean(1).sum() / count
         )
@@ -144,11 +156,3 @@ class SegmentationLoss:
         labels = F.pad(truth.labels, (1, 0), value=self.num_classes)  # (F, N+1)
         classes = labels.gather(1, winner.flatten(1)).view_as(winner)
         return F.cross_entropy(dense_logits.float(), classes)
-
-
-def _flat_layers(out: FrameOutput) -> list[LayerOutput]:
-    """Last layer first, then the earlier ones in order; leading dims ``(B, T)`` become ``F``."""
-    return [
-        LayerOutput(layer.logits.flatten(0, 1), layer.mask_logits.flatten(0, 1))
-        for layer in (LayerOutput(out.logits, out.mask_logits), *out.aux)
-    ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vistk.models.backbone import Backbone, pretrained_pixels
 from vistk.models.pixel_decoder import PixelDecoder
+from vistk.models.precision import PrecisionConfig, decode_pixels
 from vistk.models.transformer_decoder import TransformerDecoder
 from vistk.schema import ConfigError, require_at_least
 from vistk.structures import FrameOutput
@@ -109,6 +110,7 @@ class Segmenter(nn.Module):
     Args:
         config: width and depth.
         num_classes: K, without "no object".
+        precision: arithmetic of the pixel decoder; the attribute of this name may be set later too.
 
     Raises:
         ConfigError: the backbone cannot be built (:class:`Backbone`), or its pretrained weights expect
@@ -118,10 +120,13 @@ class Segmenter(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
+    def __init__(
+        self, config: SegmenterConfig, num_classes: int, precision: PrecisionConfig | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.num_classes = num_classes
+        self.precision = precision or PrecisionConfig()
         if config.backbone_pretrained:
             _require_same_pixels(config)
         self.backbone = Backbone(
@@ -182,7 +187,7 @@ class Segmenter(nn.Module):
             else self._normalise(images, valid_size)[None]
         )
         features = self.backbone(x)
-        mask_features, pyramid = self.pixel_decoder(features)
+        mask_features, pyramid = decode_pixels(self.pixel_decoder, features, self.precision)
         out = self.transformer_decoder(mask_features, pyramid, with_aux=self.training)
         dense = self.dense_embed(mask_features) if self.dense_embed is not None and self.training else None
         flat = FrameOutput(out.logits, out.mask_logits, out.embeds, mask_features, features, out.aux, dense)
@@ -195,7 +200,9 @@ class Segmenter(nn.Module):
             rows = torch.arange(height, device=x.device) < valid_size[:, 0, None]  # (B, H)
             columns = torch.arange(width, device=x.device) < valid_size[:, 1, None]  # (B, W)
             x = x * (rows[:, :, None] & columns[:, None, :])[:, None, None]
-        return F.pad(x, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+        # Not -size % 32: torch.compile cannot follow the remainder of a negative symbol into its backends.
+        right, bottom = (-(-size // SIZE_DIVISOR) * SIZE_DIVISOR - size for size in (width, height))
+        return F.pad(x, (0, right, 0, bottom))
 
 
 def _require_same_pixels(config: SegmenterConfig) -> None:

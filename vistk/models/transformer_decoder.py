@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistk.models.layers import MLP, MultiheadAttention, sine_position
+from vistk.models.layers import MLP, Linear, MultiheadAttention, sine_position
 from vistk.structures import LayerOutput
 
 
@@ -43,12 +42,12 @@ class FFNLayer(nn.Module):
 
     def __init__(self, dim: int, feedforward_dim: int) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.linear1 = Linear(dim, feedforward_dim)
+        self.linear2 = Linear(feedforward_dim, dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm(x + self.linear2(self.linear1(x, relu=True)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class TransformerDecoder(nn.Module):
             keys.append(flat + code)
             sizes.append((height, width))
         # Masks are linear in the mask features, and so is resizing: small features give the small masks
-        # that attention needs, and no layer but those with a loss makes masks of stride 4.
+        # that attention needs, and no layer but the last makes masks of stride 4.
         small = [
             F.interpolate(mask_features.detach(), size=size, mode="bilinear", align_corners=False).flatten(2)
             for size in sizes
@@ -128,18 +127,14 @@ class TransformerDecoder(nn.Module):
             level = i % len(sizes)
             mask_embeds = self.mask_embed(embeds)
             if with_aux:
-                aux.append(self._predict(embeds, mask_embeds, mask_features))
+                aux.append(LayerOutput(self.class_embed(embeds), mask_embeds))
             blocked = attention_mask(mask_embeds.detach() @ small[level])
             queries = ffn(
                 self_attention(cross(queries, position, keys[level], values[level], blocked), position)
             )
             embeds = self.decoder_norm(queries)
-        last = self._predict(embeds, self.mask_embed(embeds), mask_features)
-        return DecoderOutput(last.logits, last.mask_logits, embeds, tuple(aux))
-
-    def _predict(self, embeds: Tensor, mask_embeds: Tensor, mask_features: Tensor) -> LayerOutput:
-        mask_logits = torch.einsum("bqc,bchw->bqhw", mask_embeds, mask_features)
-        return LayerOutput(self.class_embed(embeds), mask_logits)
+        last = LayerOutput(self.class_embed(embeds), self.mask_embed(embeds))
+        return DecoderOutput(last.logits, last.mask_logits(mask_features), embeds, tuple(aux))
 
 
 def attention_mask(mask_logits: Tensor) -> Tensor:

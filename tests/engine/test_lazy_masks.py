@@ -1,0 +1,256 @@
+"""Only the masks of kept tracks are finished, and nothing else stays: the result is that of finishing all."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from stub_segmenter import StubSegmenter, random_stub
+
+from vistk.engine import finishing, infer
+from vistk.engine.infer import EvalConfig, segment_video, track_video
+from vistk.engine.scores import VideoScores
+from vistk.structures import FinishedMasks, FrameTargets, TrackedFrame
+from vistk.trackers.base import Tracker
+from vistk.trackers.identity import Identity
+from vistk.trackers.mask_iou import MaskIoU
+from vistk.trackers.minvis import MinVIS
+from vistk.trackers.oracle import Oracle
+
+CPU = torch.device("cpu")
+OUTPUT = (23, 31)
+
+
+@dataclass
+class Config:
+    pass
+
+
+class Births(Tracker[list]):
+    """Every frame, the queries take new tracks but for those of even number, which go on."""
+
+    Config = Config
+
+    def start(self):
+        return [100]
+
+    def step(self, state, frame):
+        ids = [q if q % 2 == 0 else state[0] + q for q in range(frame.num_queries)]
+        state[0] += frame.num_queries
+        return TrackedFrame(torch.tensor(ids), torch.arange(frame.num_queries), frame.logits)
+
+
+class Anew(Identity):
+    """Says the masks of every other frame anew."""
+
+    def step(self, state, frame):
+        tracked = super().step(state, frame)
+        if frame.logits.sum() > 0:
+            return tracked
+        masks = torch.linspace(-1, 1, 35).view(1, 5, 7) * torch.ones(frame.num_queries, 1, 1)
+        nowhere = torch.full_like(tracked.query_index, -1)
+        return TrackedFrame(tracked.track_ids, nowhere, frame.logits, masks)
+
+
+class Backwards(Tracker[list]):
+    """Offline: in the end, the order of the queries is turned round in every frame."""
+
+    Config = Config
+
+    def start(self):
+        return []
+
+    def step(self, state, frame):
+        assert isinstance(frame.masks, FinishedMasks)  # it keeps the frame, so no logits may hang on it
+        state.append(frame)
+        ids = torch.arange(frame.num_queries)
+        return TrackedFrame(ids, ids, frame.logits)
+
+    def finish(self, state):
+        ids = torch.arange(state[0].num_queries)
+        return [TrackedFrame(ids, ids.flip(0), frame.logits.flip(0)) for frame in state]
+
+
+def tracker_of(cls):
+    return cls(cls.Config(), embed_dim=8, feature_channels={"res2": 3}, num_classes=3).eval()
+
+
+TRACKERS = {
+    cls.__name__: tracker_of(cls) for cls in (Identity, MinVIS, MaskIoU, Oracle, Births, Anew, Backwards)
+}
+
+
+def targets_of(segmenter):
+    """The first two queries of every frame are annotated."""
+    frames = segment_video(segmenter, {"x": TRACKERS["MinVIS"]}, segmenter.frames(), OUTPUT, 1, CPU)
+    return [
+        FrameTargets(torch.tensor([3, 8]), torch.tensor([0, 1]), queries["x"].masks.rles[:2])
+        for queries, _ in frames
+    ]
+
+
+def track(segmenter, names, window=None, keep_top=4, targets=None):
+    config = EvalConfig(window=window, keep_top=keep_top)
+    trackers = {name: TRACKERS[name] for name in names}
+    frames = segmenter.frames()
+    return track_video(segmenter, trackers, frames, OUTPUT, config, CPU, targets=targets)
+
+
+def all_finished(segmenter, name, keep_top, targets):
+    """Tracklets with the masks of all queries finished frame by frame, and taken for every track."""
+    tracker = TRACKERS[name]
+    state, tracked, masks = tracker.start(), [], []
+    frames = segment_video(segmenter, {"x": tracker}, segmenter.frames(), OUTPUT, 1, CPU)
+    for (queries, size), truth in zip(frames, targets, strict=True):
+        finished = queries["x"].masks.finished()
+        tracked.append(tracker.step(state, replace(queries["x"], masks=finished, targets=truth)))
+        masks.append((finished, size))
+    tracked = tracker.finish(state) or tracked
+    scores = VideoScores(len(tracked))
+    for t, (frame, (finished, size)) in enumerate(zip(tracked, masks, strict=True)):
+        own = None if frame.mask_logits is None else finishing.finish_masks(frame.mask_logits, size)
+        scores.add(t, frame, own)
+        scores.take(t, frame.track_ids.tolist(), finished)
+    return scores.tracklets(keep_top, rescore=True)
+
+
+@pytest.mark.parametrize("held", [0, 3000, 2**28])
+@pytest.mark.parametrize("window", [1, 3, None])
+def test_the_result_is_that_of_finishing_all_masks(held, window, monkeypatch):
+    monkeypatch.setattr(infer, "HELD_BYTES", held)
+    monkeypatch.setattr(infer, "SPARE", 1)
+    segmenter = random_stub(10)
+    targets = targets_of(segmenter)
+    together = track(segmenter, TRACKERS, window, targets=targets)
+    for name in TRACKERS:
+        expected = all_finished(segmenter, name, 4, targets)
+        assert expected
+        assert together[name].prediction.tracklets == expected
+        alone = track(segmenter, [name], window, targets=targets)[name]
+        assert alone.prediction.tracklets == expected
+        assert (alone.segmented_again > 0) <= (held < 2**28)
+
+
+def late_star(frames=12):
+    """Track 0 is the best for long; track 1 is nothing until its scores rise in the last frames."""
+    segmenter = random_stub(frames, queries=8)
+    segmenter.logits = torch.zeros(frames, 8, 4)
+    segmenter.logits[..., -1] = 3
+    segmenter.logits[:, 0, 1] = 5
+    segmenter.logits[:, 1, 2] = -4
+    segmenter.logits[-3:, 1, 2] = 60
+    return segmenter
+
+
+@pytest.mark.parametrize("window", [1, 5])
+def test_windows_of_a_track_that_is_kept_only_later_are_segmented_again_as_they_were(window, monkeypatch):
+    segmenter = late_star()
+    expected = all_finished(segmenter, "Identity", 1, [None] * 12)
+    assert [tracklet.track_id for tracklet in expected] == [1]
+    segmenter.passes.clear()
+    held = track(segmenter, ["Identity"], window, keep_top=1)["Identity"]
+    assert held.segmented_again == 0
+    once = list(segmenter.passes)
+    assert [t for frames in once for t in frames] == list(range(12))
+    monkeypatch.setattr(infer, "HELD_BYTES", 0)
+    monkeypatch.setattr(infer, "SPARE", 1)
+    segmenter.passes.clear()
+    late = track(segmenter, ["Identity"], window, keep_top=1)["Identity"]
+    assert late.prediction.tracklets == held.prediction.tracklets == expected
+    first, again = segmenter.passes[: len(once)], segmenter.passes[len(once) :]
+    assert first == once
+    assert again == [frames for frames in once if frames[-1] < 10]  # from frame 9 on, the track is known
+    assert late.segmented_again == sum(map(len, again)) > 0
+
+
+def test_no_more_masks_are_finished_than_are_kept(monkeypatch):
+    finished = []
+
+    def finish(logits, size):
+        finished.append(len(logits))
+        return finish_masks(logits, size)
+
+    finish_masks = finishing.finish_masks
+    monkeypatch.setattr(finishing, "finish_masks", finish)
+    segmenter = random_stub(10, queries=20)
+    prediction = track(segmenter, ["MinVIS"], window=2, keep_top=3)["MinVIS"].prediction
+    tracks = {tracklet.track_id for tracklet in prediction.tracklets}
+    assert sum(finished) == 10 * len(tracks) <= 30
+    finished.clear()
+    track(segmenter, ["MinVIS", "Births"], window=2, keep_top=3)
+    assert sum(finished) <= 2 * 30
+    finished.clear()
+    track(segmenter, ["MinVIS", "MaskIoU"], window=2, keep_top=3)
+    assert sum(finished) == 10 * 20  # MaskIoU looks at all of them; each is finished once
+
+
+class Watched(StubSegmenter):
+    """Notes how many bytes of tensors live whenever a pass begins, its own answers to come left out."""
+
+    def __init__(self, frames: int) -> None:
+        stub = random_stub(frames)
+        embeds = torch.zeros(frames, 6, 500)  # vectors larger than masks
+        super().__init__(stub.logits, stub.mask_logits, embeds)
+        self.bytes: list[int] = []
+        self.every = max(1, frames // 20)
+
+    def forward(self, images):
+        if len(self.passes) % self.every == 0:
+            gc.collect()
+            storages = [x.untyped_storage() for x in gc.get_objects() if type(x) is torch.Tensor]
+            sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+            for own in (self.logits, self.mask_logits, self.embeds, images):
+                sizes.pop(own.untyped_storage().data_ptr(), None)
+            self.bytes.append(sum(sizes.values()))
+        return super().forward(images)
+
+
+FRAME_BYTES = 6 * 5 * 7 * 4  # of mask logits
+
+
+@pytest.fixture
+def _few_objects():
+    """The collector looks at new objects only: at all those of a test run it would look for long."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_few_objects")
+@pytest.mark.parametrize("held", [0, 2])
+@pytest.mark.parametrize("window", [1, 3])
+def test_of_a_window_nothing_stays_but_masks_that_are_held(held, window, monkeypatch):
+    monkeypatch.setattr(infer, "HELD_BYTES", held * FRAME_BYTES * window)
+    segmenter = Watched(18)
+    track(segmenter, ["Births"], window)
+    start, *later = segmenter.bytes
+    assert max(later) <= start + held * FRAME_BYTES * window
+    assert (max(later) > start) == (held > 0)
+
+
+@pytest.mark.usefixtures("_few_objects")
+@pytest.mark.parametrize("name", ["MinVIS", "Births", "Anew"])
+def test_no_tensor_more_is_held_of_a_longer_video(name, monkeypatch):
+    monkeypatch.setattr(infer, "HELD_BYTES", 2 * FRAME_BYTES)
+    segmenters = [Watched(20), Watched(200)]
+    for segmenter in segmenters:
+        track(segmenter, [name], window=1)
+    short, long = (max(segmenter.bytes) - segmenter.bytes[0] for segmenter in segmenters)
+    assert 0 < long <= short
+
+
+def test_finishing_inside_of_step_counts_as_segmenting(monkeypatch):
+    finish_masks = finishing.finish_masks
+
+    def slow(logits, size):
+        time.sleep(0.05)
+        return finish_masks(logits, size)
+
+    monkeypatch.setattr(finishing, "finish_masks", slow)
+    tracked = track(random_stub(4), ["MaskIoU"], window=2)["MaskIoU"]
+    assert tracked.segment_seconds > 4 * 0.05
+    assert 0 < tracked.track_seconds < 0.1
