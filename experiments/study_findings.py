@@ -21,7 +21,7 @@ from vistk.data.ytvis import YTVIS, DataError
 from vistk.engine.infer import segment_video
 from vistk.evaluation.bootstrap import Interval, percentile_interval, resampled_metrics, video_draws
 from vistk.evaluation.probes import centre, cross_validated_r2, match_masks, mean_colour
-from vistk.evaluation.report import Report, defined, evaluate
+from vistk.evaluation.scores import Scores, defined, score
 from vistk.evaluation.tables import comparison_table
 from vistk.experiment import build_tracker
 from vistk.models.checkpoints import load_into, load_weights
@@ -141,19 +141,19 @@ def _source(run: Composed, split: str) -> YTVIS:
     return YTVIS.load(*find_split(ensure(run.config.data, [split]), split))
 
 
-def _reports(run: Composed, split: str) -> tuple[Report, Report]:
+def _reports(run: Composed, split: str) -> tuple[Scores, Scores]:
     """MinVIS and VISAGE on a split."""
     truth = find_split(ensure(run.config.data, [split]), split)[0]
     threshold = run.config.evaluation.track_score
     minvis, visage = (
-        evaluate(truth, run.run_dir / "rows" / row / split / "results.json", score_threshold=threshold)
+        score(truth, run.run_dir / "rows" / row / split / "results.json", score_threshold=threshold)
         for row in ("minvis", "visage")
     )
     return minvis, visage
 
 
 def difference_intervals(
-    reports: Mapping[str, Sequence[tuple[Report, Report]]], resamples: int = RESAMPLES
+    reports: Mapping[str, Sequence[tuple[Scores, Scores]]], resamples: int = RESAMPLES
 ) -> dict[str, dict[str, Interval]]:
     """95 % intervals of b - a, averaged over seeds, by a bootstrap over the videos of each split.
 

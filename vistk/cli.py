@@ -22,15 +22,27 @@ class Command:
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from vistk.evaluation import report
+    from vistk.evaluation import commands
 
-    report.add_arguments(parser)
+    commands.add_arguments(parser)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from vistk.evaluation import report
+    from vistk.evaluation import commands
 
-    return report.run(arguments)
+    return commands.run(arguments)
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk import compare_commands
+
+    compare_commands.add_arguments(parser)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from vistk import compare_commands
+
+    return compare_commands.run(arguments)
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +88,7 @@ def _trackers(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
+    "compare": Command("put runs beside each other, with paired differences", _compare_arguments, _compare),
     "data": Command("check and convert data sets", _data_arguments, _data),
     "evaluate": Command("score results files against the annotations", _evaluate_arguments, _evaluate),
     "trackers": Command("list the trackers that tracker=<name> takes", _no_arguments, _trackers),

@@ -5,15 +5,27 @@ import copy
 import numpy as np
 import pytest
 
-from vistk.evaluation.bootstrap import bootstrap, paired_bootstrap, resampled_metrics, video_draws
-from vistk.evaluation.report import evaluate
+from vistk.evaluation.bootstrap import (
+    bootstrap,
+    paired_bootstrap,
+    resampled,
+    resampled_metrics,
+    video_draws,
+)
+from vistk.evaluation.breakdowns import ATTRIBUTES
+from vistk.evaluation.keys import Key
+from vistk.evaluation.scores import score
+
+BY = [name for name in ATTRIBUTES if name != "occlusion"]
+EVERYTHING = {"by": BY, "score_threshold": (0.3, 0.6), "errors": True, "gaps": True}
+AP = Key("AP")
 
 
 @pytest.fixture(scope="module")
 def pair(make_random_scene):
     scene = make_random_scene(7, videos=6)
     better = [r for r in scene.results if r["score"] > 0.2]
-    return scene, evaluate(scene.ground_truth, scene.results), evaluate(scene.ground_truth, better)
+    return scene, *(score(scene.ground_truth, results, **EVERYTHING) for results in (scene.results, better))
 
 
 def repeat_videos(scene, draws):
@@ -38,42 +50,52 @@ def repeat_videos(scene, draws):
 def test_equals_evaluating_repeated_videos(pair):
     scene, report, _ = pair
     draws = video_draws(6, 8, seed=3)
-    found = resampled_metrics(report, draws)
+    found = resampled(report, draws)
+    assert found.keys() == report.numbers.keys()
+    assert {key.by for key in found} == {"all", "error", "identity event", "oracle", *BY}
     for b, row in enumerate(draws):
-        expected = evaluate(*repeat_videos(scene, row)).metrics
-        for name, values in found.items():
-            assert values[b] == pytest.approx(expected[name], abs=1e-12), (name, b)
+        expected = score(*repeat_videos(scene, row), **EVERYTHING).numbers
+        for key, values in found.items():
+            assert values[b] == pytest.approx(expected[key], abs=1e-12, nan_ok=True), (key, b)
+
+
+def test_metrics_by_name(pair):
+    _, report, _ = pair
+    draws = video_draws(6, 3, seed=0)
+    by_key, by_name = resampled(report, draws), resampled_metrics(report, draws)
+    assert by_name.keys() == report.metrics.keys()
+    np.testing.assert_array_equal(by_name["AP50"], by_key[Key("AP50")])
+    np.testing.assert_array_equal(by_name["AssA"], by_key[Key("AssA", score_threshold=0.3)])
 
 
 def test_interval_holds_the_value_and_is_seeded(pair):
     _, report, _ = pair
     intervals = bootstrap(report, resamples=200, seed=1)
-    assert list(intervals) == ["AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "DetA", "AssA", "IDF1"]
-    for name, interval in intervals.items():
-        assert interval.value == pytest.approx(report.metrics[name], abs=1e-12)
-        assert interval.low < interval.high
-    assert bootstrap(report, resamples=200, seed=1) == intervals
-    assert bootstrap(report, resamples=200, seed=2) != intervals
-    narrow = bootstrap(report, resamples=200, seed=1, confidence=0.5)["AP"]
-    assert intervals["AP"].low < narrow.low < narrow.high < intervals["AP"].high
+    for key, interval in intervals.items():
+        assert interval.value == pytest.approx(report.numbers[key], abs=1e-12, nan_ok=True)
+        assert np.isnan(interval.value) or interval.low <= interval.high
+    assert intervals[AP].low < intervals[AP].high
+    assert repr(bootstrap(report, resamples=200, seed=1)) == repr(intervals)
+    assert bootstrap(report, resamples=200, seed=2)[AP] != intervals[AP]
+    narrow = bootstrap(report, resamples=200, seed=1, confidence=0.5)[AP]
+    assert intervals[AP].low < narrow.low < narrow.high < intervals[AP].high
 
 
 def test_paired_difference(pair):
     _, a, b = pair
     difference = paired_bootstrap(a, b, resamples=100)
-    for name, interval in difference.items():
-        assert interval.value == pytest.approx(b.metrics[name] - a.metrics[name], abs=1e-12)
-    same = paired_bootstrap(a, a, resamples=100)["AP"]
+    for key, interval in difference.items():
+        assert interval.value == pytest.approx(b.numbers[key] - a.numbers[key], abs=1e-12, nan_ok=True)
+    same = paired_bootstrap(a, a, resamples=100)[AP]
     assert (same.value, same.low, same.high) == (0, 0, 0)
     # Both are measured on the same draws, so the difference varies less than either.
-    spread = bootstrap(a, resamples=100)["AP"]
-    assert difference["AP"].high - difference["AP"].low < spread.high - spread.low
+    assert difference[AP].half < bootstrap(a, resamples=100)[AP].half
 
 
 def test_undefined_resamples_are_left_out(scene):
     """Category "dog" only in video 0: resamples without it are means over "cat" alone."""
     scene.ground_truth["annotations"] = scene.ground_truth["annotations"][:3]
-    report = evaluate(scene.ground_truth, scene.results[:4])
+    report = score(scene.ground_truth, scene.results[:4])
     draws = np.array([[1.0, 1.0], [0.0, 2.0], [2.0, 0.0]])
     found = resampled_metrics(report, draws)
     assert found["AP"] == pytest.approx([1.0, 1.0, 1.0])
@@ -84,7 +106,7 @@ def test_undefined_resamples_are_left_out(scene):
 def test_errors(pair, scene):
     _, report, _ = pair
     with pytest.raises(ValueError, match="a paired comparison needs one ground truth"):
-        paired_bootstrap(report, evaluate(scene.ground_truth, scene.results))
+        paired_bootstrap(report, score(scene.ground_truth, scene.results))
     with pytest.raises(ValueError, match="0 resamples of 6 videos, expected at least one"):
         bootstrap(report, resamples=0)
     with pytest.raises(ValueError, match="confidence is 95, expected a number between 0 and 1"):

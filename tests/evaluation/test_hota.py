@@ -5,9 +5,10 @@ import pytest
 from trackeval.metrics import CLEAR, HOTA, Identity
 
 from vistk.evaluation.files import load_ground_truth, load_results
-from vistk.evaluation.hota import HOTA_COUNTS, PLAIN_COUNTS, count_sequence, tracking_metrics
+from vistk.evaluation.hota import COUNTS, HOTA_COUNTS, PLAIN_COUNTS, count_sequence, tracking_metrics
+from vistk.evaluation.keys import Key
 from vistk.evaluation.overlaps import cells
-from vistk.evaluation.report import evaluate
+from vistk.evaluation.scores import score
 
 ATOL = 1e-9
 QUIET = {"PRINT_CONFIG": False}
@@ -56,15 +57,24 @@ def test_sequences_as_trackeval(size, levels):
         if levels:
             similarity = np.round(similarity * levels) / levels
         instances, tracks = rng.random((size[0], size[1])) < 0.7, rng.random((size[0], size[2])) < 0.7
-        counts = count_sequence(similarity, instances, tracks)
+        counts = count_sequence(similarity, instances, tracks).counts
         data = as_trackeval(similarity, instances, tracks)
         expected = [metric.eval_sequence(data) for metric in trackeval_metrics()]
         assert_equal(counts, tracking_metrics(counts), *expected)
 
 
-def test_videos_and_classes_pooled_as_trackeval(make_random_scene):
-    scene, threshold = make_random_scene(11), 0.4
-    report = evaluate(scene.ground_truth, scene.results, score_threshold=threshold)
+@pytest.fixture(scope="module")
+def swept(make_random_scene):
+    """One pass over three thresholds; the first counts in ``metrics``."""
+    scene = make_random_scene(11)
+    return scene, score(scene.ground_truth, scene.results, score_threshold=(0.4, 0.0, 0.8))
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_videos_and_classes_pooled_as_trackeval(swept, place):
+    scene, report = swept
+    tracking = report.tracking[place]
+    threshold = tracking.score_threshold
     ground_truth = load_ground_truth(scene.ground_truth)
     by_class = {}
     for cell in cells(ground_truth, load_results(scene.results, ground_truth)):
@@ -82,12 +92,23 @@ def test_videos_and_classes_pooled_as_trackeval(make_random_scene):
         for metric in metrics
     ]
     for k, name in enumerate(ground_truth.categories.values()):
-        assert report.per_category[name]["AssA"] == pytest.approx(combined[0][k]["AssA"].mean(), abs=ATOL)
-        assert report.per_category[name]["HOTA"] == pytest.approx(combined[0][k]["HOTA"].mean(), abs=ATOL)
-        assert report.per_category[name]["IDF1"] == pytest.approx(combined[1][k]["IDF1"], abs=ATOL)
-    pooled = report.tracking.pooled()
+        own = tracking.pooled(k)
+        assert_equal(own, tracking_metrics(own), *(metric[k] for metric in combined))
+        for metric, value in (tracking_metrics(own) | {m: own[m] for m in COUNTS}).items():
+            np.testing.assert_equal(
+                report.numbers[Key(metric, name, score_threshold=threshold)], float(value)
+            )
+    pooled = tracking.pooled()
     expected = [metric.combine_classes_det_averaged(c) for metric, c in zip(metrics, combined, strict=True)]
     assert_equal(pooled, tracking_metrics(pooled), *expected)
+
+
+def test_metrics_are_those_of_the_first_threshold(swept):
+    scene, report = swept
+    alone = score(scene.ground_truth, scene.results, score_threshold=0.4)
+    assert report.metrics == alone.metrics
+    assert report.per_category == alone.per_category
+    assert report.counts == alone.counts
     assert 0.1 < report.metrics["AssA"] < 0.95
     assert report.counts["IDSW"] > 0
 
@@ -97,7 +118,7 @@ def test_a_swap_by_hand():
     similarity = np.zeros((4, 2, 2))
     similarity[:2] = np.eye(2)
     similarity[2:] = np.eye(2)[::-1]
-    counts = count_sequence(similarity, np.ones((4, 2)), np.ones((4, 2)))
+    counts = count_sequence(similarity, np.ones((4, 2)), np.ones((4, 2))).counts
     metrics = tracking_metrics(counts)
     assert metrics["DetA"] == metrics["LocA"] == 1
     assert metrics["AssA"] == pytest.approx(2 / 6)  # each pair: 2 frames together, 4 + 4 - 2 in all
@@ -109,33 +130,34 @@ def test_a_swap_by_hand():
 
 def test_absent_masks_do_not_match():
     similarity = np.ones((2, 1, 1))
-    counts = count_sequence(similarity, np.array([[True], [False]]), np.array([[True], [True]]))
+    counts = count_sequence(similarity, np.array([[True], [False]]), np.array([[True], [True]])).counts
     assert counts["HOTA_TP"].tolist() == [1.0] * 19
     assert counts["HOTA_FP"].tolist() == [1.0] * 19
 
 
 def test_score_threshold_is_inclusive_and_leaves_ap_alone(scene):
     low, at, high = (
-        evaluate(scene.ground_truth, scene.results, score_threshold=value) for value in (0.1, 0.8, 0.81)
+        score(scene.ground_truth, scene.results, score_threshold=value) for value in (0.1, 0.8, 0.81)
     )
     assert low.metrics["IDF1"] == pytest.approx(2 * 10 / (10 + 16))  # two false tracks of three frames
     assert at.metrics["IDF1"] == at.metrics["MOTA"] == 1
     assert high.metrics["IDR"] == pytest.approx(6 / 10)
     assert low.metrics["AP"] == at.metrics["AP"] == high.metrics["AP"] == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="score_threshold is NaN"):
-        evaluate(scene.ground_truth, scene.results, score_threshold=float("nan"))
+    for value, found in ((float("nan"), "nan"), ((0.3, float("inf")), "0.3, inf"), ((), "empty")):
+        with pytest.raises(ValueError, match=f"score_threshold is {found}, expected a finite number"):
+            score(scene.ground_truth, scene.results, score_threshold=value)
 
 
 def test_several_labels_of_one_track_count_per_class(scene):
     """The same masks predicted as cat and as dog: right as a cat, a false track as a dog."""
     scene.predict(0, 1, 0.9, scene.box(0, 0, 3, 2))
-    report = evaluate(scene.ground_truth, scene.results)
+    report = score(scene.ground_truth, scene.results)
     assert report.per_category["cat"]["IDF1"] == 1
     assert report.per_category["dog"]["IDF1"] == pytest.approx(4 / (4 + 0.5 * 3))
     assert report.metrics["IDF1"] == pytest.approx(10 / (10 + 0.5 * 3))
 
 
 def test_nothing_to_measure_is_nan():
-    counts = count_sequence(np.zeros((3, 0, 0)), np.zeros((3, 0)), np.zeros((3, 0)))
+    counts = count_sequence(np.zeros((3, 0, 0)), np.zeros((3, 0)), np.zeros((3, 0))).counts
     assert counts.keys() == {*HOTA_COUNTS, *PLAIN_COUNTS}
     assert all(np.isnan(value) for value in tracking_metrics(counts).values())

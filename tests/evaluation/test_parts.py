@@ -6,7 +6,7 @@ import pytest
 
 from vistk.evaluation.files import EvaluationFileError
 from vistk.evaluation.parts import evaluate_parts, find_parts
-from vistk.evaluation.report import evaluate
+from vistk.evaluation.scores import score
 
 SHORT, LONG = (0, 1, 3), (2, 4)
 
@@ -33,14 +33,12 @@ def test_parts_are_scored_as_if_alone(random_scene, parts):
     found = evaluate_parts(random_scene.ground_truth, parts, random_scene.results, score_threshold=0.4)
     for suffix, ids in (("S", SHORT), ("L", LONG)):
         own = [entry for entry in random_scene.results if entry["video_id"] in ids]
-        alone = evaluate(parts[suffix], own, score_threshold=0.4).metrics
+        alone = score(parts[suffix], own, score_threshold=0.4).metrics
         assert {name: found[f"{name}_{suffix}"] for name in alone} == alone
     for name in ("AP", "AP50", "AP75", "AR1", "AR10", "AssA"):
         assert found[name] == pytest.approx((found[f"{name}_S"] + found[f"{name}_L"]) / 2, abs=1e-15)
         assert found[f"{name}_S"] != found[f"{name}_L"]
-    assert found["AP"] != pytest.approx(
-        evaluate(random_scene.ground_truth, random_scene.results).metrics["AP"]
-    )
+    assert found["AP"] != pytest.approx(score(random_scene.ground_truth, random_scene.results).metrics["AP"])
     assert evaluate_parts(None, parts, random_scene.results, score_threshold=0.4) == found
 
 

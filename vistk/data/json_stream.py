@@ -23,7 +23,8 @@ _SPACE = " \t\n\r"
 def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """What ``json.loads`` makes of a file.
 
-    The lists of a top-level object are decoded entry by entry, everything else at once.
+    A top-level list, and the lists of a top-level object, are decoded entry by entry, everything else at
+    once.
 
     Args:
         object_hook: as for ``json.loads``, but not called for the top-level object itself.
@@ -50,11 +51,15 @@ class _Reader:
         self._passed, self._lines, self._column = 0, 0, 0  # characters and lines before the window
 
     def document(self) -> Any:
-        if self._peek() != "{":
-            value = self._value()
-        else:
+        start = self._peek()
+        value: Any
+        if start == "{":
             value = {}
             self._sequence("}", lambda: value.update([self._member()]))
+        elif start == "[":
+            value = self._list()
+        else:
+            value = self._value()
         if self._peek():
             raise self._error("Extra data")
         return value
@@ -66,11 +71,12 @@ class _Reader:
         if self._peek() != ":":
             raise self._error("Expecting ':' delimiter")
         self._at += 1
-        if self._peek() != "[":
-            return key, self._value()
+        return key, self._list() if self._peek() == "[" else self._value()
+
+    def _list(self) -> list[Any]:
         entries: list[Any] = []
         self._sequence("]", lambda: entries.append(self._value()))
-        return key, entries
+        return entries
 
     def _sequence(self, closing: str, read_one: Callable[[], None]) -> None:
         """From an opening bracket to behind the closing one."""
@@ -119,10 +125,10 @@ class _Reader:
         added = self._utf8.decode(data, final=not data)
         if not data:
             return False
-        done = self._text[: self._at]
-        self._passed += len(done)
-        self._lines += done.count("\n")
-        self._column = len(done) - done.rfind("\n") - 1 if "\n" in done else self._column + len(done)
+        self._passed += self._at
+        self._lines += self._text.count("\n", 0, self._at)
+        newline = self._text.rfind("\n", 0, self._at)
+        self._column = self._at - newline - 1 if newline >= 0 else self._column + self._at
         self._text, self._at = self._text[self._at :] + added, 0
         return True
 

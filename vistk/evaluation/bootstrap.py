@@ -1,73 +1,82 @@
 """Confidence intervals by resampling videos, and of the paired difference of two results files.
 
 The percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13). A
-resample is a count of draws per video, so nothing is matched or sorted again: cumulative counts of right
-and wrong predictions are products of the ``(B, V)`` draws with counts per video. That is exact, not an
-approximation: drawing a video n times repeats its predictions at their places in the ranking.
+resample is a count of draws per video, so nothing is matched or sorted again: every prediction, instance
+and count weighs as often as its video was drawn. That is exact, not an approximation: drawing a video n
+times repeats its predictions at their places in the ranking.
+
+Letters: ``B`` resamples, ``V`` videos, ``K`` categories, ``R`` ranges, ``N`` predictions of a category.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vistk.evaluation.files import GroundTruth
-from vistk.evaluation.hota import TrackingCounts, tracking_metrics
-from vistk.evaluation.ytvis_ap import IOU_THRESHOLDS, RECALL_POINTS, CellMatches, MatchedCells
+from vistk.evaluation.errors import Diagnosis, Ranking
+from vistk.evaluation.explained import BY_ERROR, BY_ORACLE, GAPS, KINDS
+from vistk.evaluation.hota import COUNTS, TrackingCounts, group_metrics, tracking_metrics
+from vistk.evaluation.keys import ALL, Key
+from vistk.evaluation.oracles import OracleGaps
+from vistk.evaluation.scores import Scores
+from vistk.evaluation.ytvis_ap import (
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    RECALL_POINTS,
+    CellMatches,
+    MatchedCells,
+    range_suffix,
+)
 
-TRACKING_METRICS = ("HOTA", "DetA", "AssA", "IDF1")
-
-
-class Scored(Protocol):
-    """What is resampled; a :class:`vistk.evaluation.report.Report` is one."""
-
-    @property
-    def ground_truth(self) -> GroundTruth: ...
-
-    @property
-    def matches(self) -> MatchedCells: ...
-
-    @property
-    def tracking(self) -> TrackingCounts: ...
+_BLOCK = 128  # resamples at a time: their weights of all predictions of a category stay small
+_AT = {"50": 0, "75": 5}  # positions in IOU_THRESHOLDS
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric (0..1) or a difference, with its interval. NaN where undefined."""
+    """A number or a difference, with its interval. NaN where undefined."""
 
     value: float  # on the videos as they are
     low: float
     high: float
 
+    @property
+    def half(self) -> float:
+        """Half its width."""
+        return (self.high - self.low) / 2
+
 
 def bootstrap(
-    scored: Scored, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
-) -> dict[str, Interval]:
-    """Intervals of AP, AP50, AP75, AR1, AR10, HOTA, DetA, AssA and IDF1 over resampled videos."""
-    draws = video_draws(len(scored.ground_truth.videos), resamples, seed)
-    values = resampled_metrics(scored, draws)
-    return {name: percentile_interval(sample, confidence) for name, sample in values.items()}
+    scores: Scores, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> dict[Key, Interval]:
+    """Intervals of every number over resampled videos."""
+    draws = video_draws(len(scores.ground_truth.videos), resamples, seed)
+    return intervals(resampled(scores, draws), confidence)
 
 
 def paired_bootstrap(
-    a: Scored, b: Scored, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
-) -> dict[str, Interval]:
-    """Intervals of ``b - a``, both measured on the same resampled videos.
+    a: Scores, b: Scores, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> dict[Key, Interval]:
+    """Intervals of ``b - a`` for every number of both, measured on the same resampled videos.
 
     Raises:
         ValueError: the two were scored against different videos or categories.
     """
+    require_same_truth(a, b)
+    draws = video_draws(len(a.ground_truth.videos), resamples, seed)
+    return intervals(differences(resampled(a, draws), resampled(b, draws)), confidence)
+
+
+def require_same_truth(a: Scores, b: Scores) -> None:
+    """Raises ``ValueError`` where two were scored against different videos or categories."""
     ids = [([v.id for v in x.ground_truth.videos], list(x.ground_truth.categories)) for x in (a, b)]
     if ids[0] != ids[1]:
         raise ValueError(
             f"a paired comparison needs one ground truth, found {a.ground_truth.source} and "
             f"{b.ground_truth.source} with different videos or categories"
         )
-    draws = video_draws(len(a.ground_truth.videos), resamples, seed)
-    first, second = resampled_metrics(a, draws), resampled_metrics(b, draws)
-    return {name: percentile_interval(second[name] - first[name], confidence) for name in first}
 
 
 def video_draws(num_videos: int, resamples: int, seed: int) -> np.ndarray:
@@ -80,83 +89,210 @@ def video_draws(num_videos: int, resamples: int, seed: int) -> np.ndarray:
     return np.concatenate([np.ones((1, num_videos)), draws])
 
 
-def resampled_metrics(scored: Scored, draws: np.ndarray) -> dict[str, np.ndarray]:
-    """``(B,)`` values of every metric for ``draws`` ``(B, V)``; NaN where a resample leaves it undefined."""
-    by_category: dict[int, list[CellMatches]] = {}
-    for cell in scored.matches.cells:
-        by_category.setdefault(cell.category, []).append(cell)
-    everything = scored.matches.ranges.index("all")
-    categories = [_resample_category(group, everything, draws) for group in by_category.values()]
-    metrics = {
-        name: _mean_over_categories([category[name] for category in categories], len(draws))
-        for name in ("AP", "AP50", "AP75", "AR1", "AR10")
-    }
-    by_video = scored.tracking.by_video()
-    tracking = tracking_metrics({name: draws @ values for name, values in by_video.items()})
-    return metrics | {name: tracking[name] for name in TRACKING_METRICS}
+def differences(a: Mapping[Key, np.ndarray], b: Mapping[Key, np.ndarray]) -> dict[Key, np.ndarray]:
+    """``b - a`` of the numbers of both."""
+    return {key: b[key] - values for key, values in a.items() if key in b}
 
 
-def _resample_category(group: list[CellMatches], r: int, draws: np.ndarray) -> dict[str, np.ndarray]:
-    num_videos = draws.shape[1]
-    videos = np.array([cell.video for cell in group])
-    instances = np.zeros(num_videos)
-    instances[videos] = [cell.num_instances[r] for cell in group]
-    total = draws @ instances  # (B,)
-
-    order = np.argsort(-np.concatenate([cell.scores for cell in group]), kind="stable")
-    video = np.concatenate([np.full(len(cell.scores), cell.video) for cell in group])[order]
-    matched = np.concatenate([cell.matched[r] for cell in group], axis=-1)[:, order]
-    counted = ~np.concatenate([cell.ignored[r] for cell in group], axis=-1)[:, order]
-    ap = np.stack(
-        [
-            _resample_ap(matched[t] & counted[t], ~matched[t] & counted[t], video, draws, total)
-            for t in range(len(IOU_THRESHOLDS))
-        ]
-    )  # (T, B)
-    out = {"AP": ap.mean(0), "AP50": ap[0], "AP75": ap[5]}
-    for limit in (1, 10):
-        true = np.zeros((num_videos, len(IOU_THRESHOLDS)))
-        for cell in group:
-            true[cell.video] = (cell.matched[r] & ~cell.ignored[r])[:, :limit].sum(-1)
-        out[f"AR{limit}"] = (draws @ true).mean(-1) / np.maximum(total, 1)
-    return {name: np.where(total > 0, values, np.nan) for name, values in out.items()}
+def intervals(samples: Mapping[Key, np.ndarray], confidence: float = 0.95) -> dict[Key, Interval]:
+    """Of resampled numbers; row 0 of each is that of the videos as they are."""
+    return {key: percentile_interval(sample, confidence) for key, sample in samples.items()}
 
 
-def _resample_ap(
-    true: np.ndarray, false: np.ndarray, video: np.ndarray, draws: np.ndarray, total: np.ndarray
-) -> np.ndarray:
-    """``(B,)`` AP at one IoU threshold; ``true``, ``false``, ``video`` are by falling score.
-
-    Recall rises only at right predictions and precision only falls between them, so the curve is
-    needed at these ``J`` places alone.
-    """
-    places = np.flatnonzero(true)
-    if not len(places):
-        return np.zeros(len(draws))
-    counts = np.zeros((2, draws.shape[1], len(video)))
-    counts[np.where(true, 0, 1), video, np.arange(len(video))] = true | false
-    cumulative = draws @ counts.cumsum(-1)[..., places]  # (2, B, J)
-    precision = cumulative[0] / (cumulative.sum(0) + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    recall = cumulative[0] / np.maximum(total, 1)[:, None]
-    reached = np.searchsorted(RECALL_POINTS, recall, side="right")  # recall points up to each place
-    return (np.diff(reached, axis=1, prepend=0) * precision).sum(1) / len(RECALL_POINTS)
-
-
-def _mean_over_categories(values: list[np.ndarray], num_draws: int) -> np.ndarray:
-    stacked = np.array(values).reshape(-1, num_draws)
-    defined = ~np.isnan(stacked)
-    count = defined.sum(0)
-    mean = np.where(defined, stacked, 0.0).sum(0) / np.maximum(count, 1)
-    return np.where(count > 0, mean, np.nan)
+def require_confidence(confidence: float) -> None:
+    """Raises ``ValueError`` unless it is a share between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1")
 
 
 def percentile_interval(sample: np.ndarray, confidence: float = 0.95) -> Interval:
     """From values whose first is that of the videos as they are."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1")
-    resampled = sample[1:][~np.isnan(sample[1:])]
-    if not len(resampled):
-        return Interval(float(sample[0]), float("nan"), float("nan"))
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(sample[0]), float(low), float(high))
+    require_confidence(confidence)
+    value, rest = float(sample[0]), sample[1:][~np.isnan(sample[1:])]
+    if np.isnan(value) or not len(rest):
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(rest, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def resampled(scores: Scores, draws: np.ndarray) -> dict[Key, np.ndarray]:
+    """``(B,)`` values of every number for ``draws`` ``(B, V)``; NaN where a resample leaves it undefined."""
+    out: dict[Key, np.ndarray] = {}
+    if scores.matches is not None:
+        names = list(scores.ground_truth.categories.values())
+        out |= dict(_resample_official(scores.matches, names, draws))
+    for tracking in scores.tracking:
+        out |= dict(_resample_tracking(tracking, list(scores.ground_truth.categories.values()), draws))
+    out |= dict(_resample_groups(scores, draws))
+    explained = scores.explained
+    if explained.diagnosis is not None:
+        out |= dict(_resample_costs(explained.diagnosis, draws))
+        for kind, counts in explained.error_counts().items():
+            out[Key("errors", by=BY_ERROR, group=kind)] = draws @ counts.sum(1)
+            for k, name in enumerate(explained.diagnosis.per_category):
+                out[Key("errors", name, BY_ERROR, kind)] = draws @ counts[:, k]
+    if explained.events is not None:
+        out |= {key: draws @ counts for key, counts in explained.event_counts().items()}
+    if explained.gaps is not None:
+        out |= dict(_resample_gaps(explained.gaps, draws))
+    return out
+
+
+def resampled_metrics(scores: Scores, draws: np.ndarray) -> dict[str, np.ndarray]:
+    """:func:`resampled` of the numbers in :attr:`Scores.metrics`, by their names."""
+    first = scores.tracking[0].score_threshold if scores.tracking else None
+    values = resampled(replace(scores, groups=(), group_matches=None), draws)
+    keys = [key for name in scores.metrics for key in (Key(name), Key(name, score_threshold=first))]
+    return {key.metric: values[key] for key in keys if key in values}
+
+
+def _resample_official(
+    matches: MatchedCells, names: list[str], draws: np.ndarray
+) -> Iterator[tuple[Key, np.ndarray]]:
+    values = _resample_ap(matches, draws)
+    for r, name in enumerate(matches.ranges):
+        for metric, of_categories in values.items():
+            if name == "all":
+                yield Key(metric), _mean(of_categories[r])
+            elif metric in ("AP", "AR100"):
+                yield Key(metric[:2] + range_suffix(name)), _mean(of_categories[r])
+    everything = matches.ranges.index("all")
+    for k, name in enumerate(names):
+        for metric in ("AP", "AP50", "AP75", "AR1", "AR10"):
+            yield Key(metric, name), values[metric][everything, k]
+
+
+def _resample_tracking(
+    tracking: TrackingCounts, names: list[str], draws: np.ndarray
+) -> Iterator[tuple[Key, np.ndarray]]:
+    total: dict[str, np.ndarray] = {}
+    of_categories = {}
+    for k, name in enumerate(names):
+        own = np.flatnonzero(tracking.category == k)
+        weights = draws[:, tracking.video[own]]
+        of_categories[name] = {metric: weights @ values[own] for metric, values in tracking.counts.items()}
+        total = {m: total[m] + v if total else v for m, v in of_categories[name].items()}
+    everything = {ALL: total} if total else {}
+    for name, counts in (everything | of_categories).items():
+        numbers = tracking_metrics(counts) | {metric: counts[metric] for metric in COUNTS}
+        for metric, values in numbers.items():
+            yield Key(metric, name, score_threshold=tracking.score_threshold), values
+
+
+def _resample_groups(scores: Scores, draws: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
+    if not scores.groups:
+        return
+    columns = {"instances": draws @ scores.group_counts.instances}  # (B, groups)
+    if scores.group_matches is not None:
+        values = _resample_ap(scores.group_matches, draws)
+        for metric in ("AP", "AP50", "AR100"):
+            columns[metric] = np.stack([_mean(of_categories) for of_categories in values[metric]], axis=1)
+    threshold = scores.tracking[0].score_threshold if scores.tracking else None
+    of_tracks = group_metrics(scores.group_counts, draws) if scores.tracking else {}
+    for n, group in enumerate(scores.groups):
+        for metric, column in columns.items():
+            yield Key(metric, by=group.by, group=group.name), column[:, n]
+        for metric, column in of_tracks.items():
+            yield Key(metric, by=group.by, group=group.name, score_threshold=threshold), column[:, n]
+
+
+def _resample_costs(diagnosis: Diagnosis, draws: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
+    rankings = diagnosis.rankings()
+    totals = np.array([draws @ ranking.num_instances for ranking in rankings]).reshape(-1, len(draws))
+    before = _resample_rankings(rankings, totals, draws)
+    for kind in KINDS:
+        after = _resample_rankings(diagnosis.rankings(kind), totals, draws)
+        yield Key("dAP", by=BY_ERROR, group=kind), _mean(after) - _mean(before)
+        for k, name in enumerate(diagnosis.per_category):
+            yield Key("dAP", name, BY_ERROR, kind), after[k] - before[k]
+
+
+def _resample_rankings(rankings: Sequence[Ranking], present: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """``(K, B)`` AP; NaN where the category is not ``present`` ``(K, B)``, 1 where none is left to count."""
+    out = np.full((len(rankings), len(draws)), np.nan)
+    for k, ranking in enumerate(rankings):
+        for first in range(0, len(draws), _BLOCK):
+            block = draws[first : first + _BLOCK]
+            total = block @ ranking.num_instances
+            ap = _average_precision(ranking.right, ~ranking.right, block[:, ranking.video], total)
+            out[k, first : first + _BLOCK] = np.where(total > 0, ap, 1.0)
+    return np.where(present > 0, out, np.nan)
+
+
+def _resample_gaps(gaps: OracleGaps, draws: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
+    steps = [_resample_ap(step, draws)["AP"][0] for step in gaps.matches]  # (K, B) each
+    by_name = {ALL: [_mean(step) for step in steps]}
+    by_name |= {name: [step[k] for step in steps] for k, name in enumerate(gaps.per_category)}
+    for name, of_steps in by_name.items():
+        for gap, values in zip(GAPS, np.diff([*of_steps, np.ones(len(draws))], axis=0), strict=True):
+            yield Key("AP gap", name, BY_ORACLE, gap), values
+
+
+def _resample_ap(matches: MatchedCells, draws: np.ndarray) -> dict[str, np.ndarray]:
+    """``(R, K, B)`` AP, AP50, AP75, AR1, AR10 and AR100; NaN without an instance that counts."""
+    shape = len(matches.ranges), matches.num_categories, len(draws)
+    names = ["AP", *(f"AP{at}" for at in _AT), *(f"AR{limit}" for limit in MAX_DETECTIONS)]
+    out = {name: np.full(shape, np.nan) for name in names}
+    by_category: dict[int, list[CellMatches]] = {}
+    for cell in matches.cells:
+        by_category.setdefault(cell.category, []).append(cell)
+    for k, group in by_category.items():
+        for first in range(0, len(draws), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            for name, values in _resample_category(group, draws[block]).items():
+                out[name][:, k, block] = values
+    return out
+
+
+def _resample_category(group: list[CellMatches], draws: np.ndarray) -> dict[str, np.ndarray]:
+    """``(R, B)`` numbers of one category."""
+    draws = draws[:, [cell.video for cell in group]]  # (B, cells)
+    instances = np.array([cell.num_instances for cell in group])  # (cells, R)
+    totals = (draws @ instances).T  # (R, B)
+    order = np.argsort(-np.concatenate([cell.scores for cell in group]), kind="stable")
+    weights = draws[:, np.repeat(np.arange(len(group)), [len(cell.scores) for cell in group])[order]]
+    matched = np.concatenate([cell.matched for cell in group], axis=-1)[..., order]  # (R, T, N)
+    counted = ~np.concatenate([cell.ignored for cell in group], axis=-1)[..., order]
+    true, false = matched & counted, ~matched & counted
+    ap = np.zeros((len(IOU_THRESHOLDS), *totals.shape))
+    for r in np.flatnonzero(instances.any(0)):
+        for t in range(len(IOU_THRESHOLDS)):
+            ap[t, r] = _average_precision(true[r, t], false[r, t], weights, totals[r])
+    out = {"AP": ap.mean(0)} | {f"AP{name}": ap[t] for name, t in _AT.items()}
+    for limit in MAX_DETECTIONS:
+        hits = np.array([(c.matched & ~c.ignored)[..., :limit].sum((-1, -2)) for c in group], dtype=float)
+        out[f"AR{limit}"] = (draws @ hits).T / len(IOU_THRESHOLDS) / np.maximum(totals, 1)
+    return {name: np.where(totals > 0, values, np.nan) for name, values in out.items()}
+
+
+def _average_precision(
+    true: np.ndarray, false: np.ndarray, weights: np.ndarray, total: np.ndarray
+) -> np.ndarray:
+    """``(B,)`` AP at one IoU threshold.
+
+    Recall rises only at right predictions and precision only falls between them, so the curve is
+    needed at these ``J`` places alone.
+
+    Args:
+        true, false: ``(N,)`` bool by falling score.
+        weights: ``(B, N)`` how often each prediction counts.
+        total: ``(B,)`` instances.
+    """
+    places = np.flatnonzero(true)
+    if not len(places):
+        return np.zeros(len(weights))
+    right = weights[:, places].cumsum(1)  # (B, J)
+    wrong = np.concatenate([np.zeros((len(weights), 1)), weights[:, false].cumsum(1)], axis=1)
+    precision = right / (right + wrong[:, false.cumsum()[places]] + np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = right / np.maximum(total, 1)[:, None]
+    reached = np.searchsorted(RECALL_POINTS, recall, side="right")  # recall points up to each place
+    return (np.diff(reached, axis=1, prepend=0) * precision).sum(1) / len(RECALL_POINTS)
+
+
+def _mean(of_categories: np.ndarray) -> np.ndarray:
+    """``(B,)`` mean over the categories ``(K, B)`` that are defined."""
+    defined = ~np.isnan(of_categories)
+    count = defined.sum(0)
+    mean = np.where(defined, of_categories, 0.0).sum(0) / np.maximum(count, 1)
+    return np.where(count > 0, mean, np.nan)

@@ -1,30 +1,194 @@
-"""Ground truth for scoring from a data set that has been read already."""
+"""Ground truth for scoring, from a file or from a data set that has been read already."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from vistk.data.ytvis import YTVIS
-from vistk.evaluation.files import GroundTruth, Instance, Video, distinct, mean_area, mean_occlusion
+from vistk.evaluation.reading import (
+    EntryError,
+    EvaluationFileError,
+    by_id,
+    collector_paused,
+    counted,
+    integer,
+    is_number,
+    kind,
+    per_frame,
+    read,
+    require,
+    tube,
+)
+from vistk.evaluation.records import (
+    OCCLUSION_LEVELS,
+    GroundTruth,
+    Instance,
+    Video,
+    distinct,
+    mean_area,
+    mean_occlusion,
+)
+from vistk.ops.masks import Tube
 from vistk.structures import InstanceAnnotation
 
 
+def load_ground_truth(ground_truth: str | Path | Mapping[str, Any] | GroundTruth) -> GroundTruth:
+    """Reads and checks a ground truth file (a path, its parsed content, or the result of this function).
+
+    The content is not changed. Raises :class:`EvaluationFileError` or ``FileNotFoundError`` with one
+    sentence that names file, entry, field, what was found and what was expected.
+    """
+    if isinstance(ground_truth, GroundTruth):
+        return ground_truth
+    with collector_paused():
+        return _checked(*read(ground_truth, "ground truth"))
+
+
+def _checked(source: str, content: Any) -> GroundTruth:
+    if not isinstance(content, Mapping):
+        raise EvaluationFileError(
+            f"{source}: found a {kind(content)}, expected a dict with 'videos', 'categories' and "
+            "'annotations'; is this the results file?"
+        )
+    for key in ("videos", "categories", "annotations"):
+        if not isinstance(content.get(key), Sequence):
+            hint = (
+                "; published validation and test files come without annotations, take a split that has them"
+                if key == "annotations"
+                else ""
+            )
+            raise EvaluationFileError(
+                f"{source}: '{key}' is {kind(content.get(key))}, expected a list of dicts; found the keys "
+                f"{sorted(map(str, content))}{hint}"
+            )
+    categories = distinct(
+        by_id(source, "categories", content["categories"], ("name",), lambda _, entry: str(entry["name"]))
+    )
+    frames = by_id(source, "videos", content["videos"], ("height", "width"), _frames)
+    if frames and not content["annotations"]:
+        raise EvaluationFileError(
+            f"{source}: 'annotations' is empty for {len(frames)} videos, expected at least one annotation "
+            "to score against"
+        )
+    return _with_annotations(source, content["annotations"], frames, categories)
+
+
+def _frames(where: str, entry: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Height, width and number of frames of a video."""
+    names = entry.get("file_names")
+    if "length" in entry:
+        length = integer(where, entry, "length")
+    elif isinstance(names, Sequence):
+        length = len(names)
+    else:
+        raise EvaluationFileError(f"{where}: neither 'length' nor 'file_names', expected one of them")
+    if isinstance(names, Sequence) and len(names) != length:
+        raise EvaluationFileError(
+            f"{where}: 'file_names' has {len(names)} entries, expected 'length' {length}"
+        )
+    height, width = integer(where, entry, "height"), integer(where, entry, "width")
+    if min(height, width) < 1 or length < 0:
+        raise EvaluationFileError(
+            f"{where}: height {height}, width {width} and {length} frames, expected a positive size"
+        )
+    return height, width, length
+
+
+def _with_annotations(
+    source: str,
+    annotations: Sequence[Any],
+    frames: Mapping[int, tuple[int, int, int]],
+    categories: Mapping[int, str],
+) -> GroundTruth:
+    tubes = []
+    seen: set[int] = set()
+    for index, entry in enumerate(annotations):
+        where = f"{source}: annotations[{index}]"
+        require(where, entry, ("video_id", "category_id", "segmentations"))
+        video_id, category_id = integer(where, entry, "video_id"), integer(where, entry, "category_id")
+        if video_id not in frames:
+            raise EvaluationFileError(
+                f"{where}: 'video_id' {video_id} is not the id of any of the {len(frames)} videos"
+            )
+        if category_id not in categories:
+            raise EvaluationFileError(
+                f"{where}: 'category_id' {category_id} is not the id of any of the {len(categories)} "
+                "categories"
+            )
+        height, width, num_frames = frames[video_id]
+        masks = tube(where, entry["segmentations"], height, width, num_frames)
+        tubes.append((where, masks, height * width))
+        if "id" in entry:
+            annotation_id = integer(where, entry, "id")
+            if annotation_id in seen:
+                raise EvaluationFileError(f"{where}: 'id' {annotation_id} occurs twice, expected unique ids")
+            seen.add(annotation_id)
+    checked = counted(tubes)
+    instances: dict[int, list[Instance]] = {video_id: [] for video_id in frames}
+    for entry, (where, _, _), read_masks in zip(annotations, tubes, checked, strict=True):
+        if isinstance(read_masks, EntryError):
+            raise read_masks
+        instances[int(entry["video_id"])].append(_instance(where, entry, read_masks))
+    videos = (Video(key, *frames[key], instances=tuple(instances[key])) for key in sorted(frames))
+    return GroundTruth(source, tuple(videos), categories)
+
+
+def _instance(where: str, entry: Mapping[str, Any], masks: Tube) -> Instance:
+    # The official code takes the areas of the file, which may differ from the masks' (polygons).
+    areas = entry.get("areas")
+    areas = masks.areas.tolist() if areas is None else per_frame(where, areas, "areas", len(masks))
+    for t, area in enumerate(areas):
+        if area is not None and not is_number(area):
+            raise EvaluationFileError(f"{where}: 'areas' of frame {t} is {area!r}, expected a number or null")
+    crowd = entry.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise EvaluationFileError(f"{where}: 'iscrowd' is {crowd!r}, expected 0 or 1")
+    levels = _occlusions(where, entry.get("occlusion"), len(masks))
+    return Instance(
+        category_id=int(entry["category_id"]),
+        masks=masks,
+        area=mean_area(areas),
+        iscrowd=bool(crowd),
+        occlusion=None if levels is None else mean_occlusion(levels),
+        areas=tuple(areas),
+        occlusions=levels,
+    )
+
+
+def _occlusions(where: str, levels: Any, num_frames: int) -> tuple[str | None, ...] | None:
+    if levels is None:
+        return None
+    for t, level in enumerate(per_frame(where, levels, "occlusion", num_frames)):
+        if level is not None and (not isinstance(level, str) or level not in OCCLUSION_LEVELS):
+            raise EvaluationFileError(
+                f"{where}: 'occlusion' of frame {t} is {level!r}, expected null or one of "
+                f"{list(OCCLUSION_LEVELS)}"
+            )
+    return tuple(levels)
+
+
 def ground_truth_of(source: YTVIS) -> GroundTruth:
-    """What :func:`vistk.evaluation.files.load_ground_truth` makes of the same file, or of part of it.
+    """What :func:`load_ground_truth` makes of the same file, or of part of it.
 
     Args:
         source: a data set with annotations; its videos may be a selection.
     """
     videos = (
-        Video(v.video_id, v.height, v.width, len(v), tuple(_instance(a) for a in v.annotations))
+        Video(v.video_id, v.height, v.width, len(v), tuple(_annotated(a) for a in v.annotations))
         for v in sorted(source.videos, key=lambda v: v.video_id)
     )
     return GroundTruth(str(source.json_path), tuple(videos), distinct(source.categories))
 
 
-def _instance(annotation: InstanceAnnotation) -> Instance:
+def _annotated(annotation: InstanceAnnotation) -> Instance:
     return Instance(
         category_id=annotation.category_id,
         masks=annotation.segmentations,
         area=mean_area(annotation.areas),
         iscrowd=annotation.iscrowd,
         occlusion=None if annotation.occlusion is None else mean_occlusion(annotation.occlusion),
+        areas=annotation.areas,
+        occlusions=annotation.occlusion,
     )

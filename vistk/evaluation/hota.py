@@ -9,26 +9,31 @@
 
 A results file of video instance segmentation holds many entries of low score, all of which would count
 in full here; so the entries below a score threshold are left out, and the threshold belongs to the
-numbers. Matching is per class, as in AP; over classes the counts are pooled, which is the "detection
-averaged" combination of TrackEval. Crowd instances are instances like others, as in TrackEval.
+numbers. Several thresholds cost one reading of the masks (:func:`track_cell`). Matching is per class, as
+in AP; over classes the counts are pooled, which is the "detection averaged" combination of TrackEval.
+Crowd instances are instances like others, as in TrackEval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from vistk.evaluation.clear import IOU_THRESHOLD, clear_counts
 from vistk.evaluation.overlaps import Cell
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # IoU thresholds of HOTA; it and its parts are means over them
-IOU_THRESHOLD = 0.5  # of IDF1 and CLEAR
 _EPS = np.finfo(np.float64).eps
 
 HOTA_COUNTS = ("HOTA_TP", "HOTA_FN", "HOTA_FP", "association", "localization")  # one value an alpha
 PLAIN_COUNTS = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT", "PT", "ML")
+
+COUNTS = ("IDSW", "Frag", "MT", "PT", "ML")
+"""Those that are reported as they are: identity switches, fragmentations, tracks mostly tracked, partly
+tracked, mostly lost."""
 
 Counts = dict[str, np.ndarray]
 """Additive counts: HOTA_COUNTS of shape ``(.., 19)`` and PLAIN_COUNTS of shape ``(..)``, float64.
@@ -36,6 +41,61 @@ Counts = dict[str, np.ndarray]
 ``association`` is the sum over true positives of the association score A(c), ``localization`` that of
 their IoU; so counts of videos and classes are pooled by adding them.
 """
+
+
+@dataclass(frozen=True)
+class InstanceCounts:
+    """What the ``G`` instances of a sequence add to HOTA, one by one."""
+
+    frames: np.ndarray  # (G,) frames with a mask
+    true: np.ndarray  # (G, 19) true positives among them
+    association: np.ndarray  # (G, 19) sum over these of A(c)
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """What groups of instances add to HOTA; ``N`` groups, each with the shape ``(..)`` before it."""
+
+    instances: np.ndarray  # (.., N) without crowds
+    frames: np.ndarray  # (.., N)
+    true: np.ndarray  # (.., N, 19)
+    association: np.ndarray  # (.., N, 19)
+
+    @classmethod
+    def none(cls, num_groups: int, instances: np.ndarray) -> GroupCounts:
+        """No frame of that many instances."""
+        return cls(instances, np.zeros(num_groups), *np.zeros((2, num_groups, len(ALPHAS))))
+
+    def plus(self, found: InstanceCounts, members: np.ndarray) -> GroupCounts:
+        """With the counts of instances, of which ``members`` ``(N, G)`` bool says who is in which group."""
+        weights = members.astype(np.float64)
+        return replace(
+            self,
+            frames=self.frames + weights @ found.frames,
+            true=self.true + weights @ found.true,
+            association=self.association + weights @ found.association,
+        )
+
+    @classmethod
+    def stack(cls, videos: Sequence[GroupCounts], num_groups: int) -> GroupCounts:
+        """One row a video."""
+        shapes = {"instances": (), "frames": (), "true": (len(ALPHAS),), "association": (len(ALPHAS),)}
+        return cls(
+            **{
+                name: np.array([getattr(video, name) for video in videos], dtype=np.float64).reshape(
+                    len(videos), num_groups, *shape
+                )
+                for name, shape in shapes.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class SequenceCounts:
+    """The counts of one sequence of one class."""
+
+    counts: Counts
+    instances: InstanceCounts
 
 
 @dataclass(frozen=True)
@@ -70,22 +130,23 @@ class TrackingCounts:
         keep = slice(None) if category is None else self.category == category
         return {name: values[keep].sum(0) for name, values in self.counts.items()}
 
-    def by_video(self) -> Counts:
-        """Counts summed over classes, ``(V, 19)`` or ``(V,)``."""
-        out = {name: np.zeros((self.num_videos, *values.shape[1:])) for name, values in self.counts.items()}
-        for name, values in self.counts.items():
-            np.add.at(out[name], self.video, values)
-        return out
+
+def track_cell(cell: Cell, score_thresholds: Sequence[float]) -> list[SequenceCounts]:
+    """Counts of one class in one video at each threshold, of the predictions with at least that score."""
+    similarity, instances, tracks = cell.frame_iou(), cell.instance_areas > 0, cell.areas > 0
+    by_number: dict[int, SequenceCounts] = {}  # thresholds that keep as many predictions keep the same ones
+    out = []
+    for threshold in score_thresholds:
+        kept = int((cell.scores >= threshold).sum())  # scores fall
+        if kept not in by_number:
+            by_number[kept] = count_sequence(
+                similarity[:, :kept].transpose(0, 2, 1), instances, tracks[:, :kept]
+            )
+        out.append(by_number[kept])
+    return out
 
 
-def track_cell(cell: Cell, score_threshold: float) -> Counts:
-    """Counts of one class in one video; only predictions with ``score >= score_threshold`` take part."""
-    kept = cell.scores >= score_threshold
-    similarity = cell.frame_iou()[:, kept].transpose(0, 2, 1)
-    return count_sequence(similarity, cell.instance_areas > 0, cell.areas[:, kept] > 0)
-
-
-def count_sequence(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
+def count_sequence(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> SequenceCounts:
     """Counts of one sequence of one class.
 
     Args:
@@ -94,11 +155,18 @@ def count_sequence(similarity: np.ndarray, instances: np.ndarray, tracks: np.nda
     """
     instances, tracks = np.asarray(instances, dtype=bool), np.asarray(tracks, dtype=bool)
     similarity = np.where(instances[:, :, None] & tracks[:, None, :], similarity, 0.0)
-    return {
-        **_hota_counts(similarity, instances, tracks),
+    of_instances, localization = _hota_counts(similarity, instances, tracks)
+    true = of_instances.true.sum(0)
+    counts = {
+        "HOTA_TP": true,
+        "HOTA_FN": instances.sum() - true,
+        "HOTA_FP": tracks.sum() - true,
+        "association": of_instances.association.sum(0),
+        "localization": localization,
         **_identity_counts(similarity, instances, tracks),
-        **_clear_counts(similarity, instances, tracks),
+        **clear_counts(similarity, instances, tracks),
     }
+    return SequenceCounts(counts, of_instances)
 
 
 def _meetings(instances: np.ndarray, tracks: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -107,7 +175,10 @@ def _meetings(instances: np.ndarray, tracks: np.ndarray) -> Iterator[tuple[int, 
         yield t, instances[t].nonzero()[0], tracks[t].nonzero()[0]
 
 
-def _hota_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
+def _hota_counts(
+    similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray
+) -> tuple[InstanceCounts, np.ndarray]:
+    """The counts of each instance, and the sum of the IoU of all true positives ``(19,)``."""
     # Soft count of the frames in which a pair could match, for the alignment score A of each pair.
     union = similarity.sum(1, keepdims=True) + similarity.sum(2, keepdims=True) - similarity
     soft = np.divide(similarity, union, out=np.zeros_like(similarity), where=union > _EPS).sum(0)  # (G, D)
@@ -125,18 +196,13 @@ def _hota_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarr
     iou = np.concatenate(values) if values else np.zeros(0)
 
     reached = iou[:, None] >= ALPHAS - _EPS  # (matches, 19)
-    true = reached.sum(0).astype(np.float64)
-    association = np.zeros(len(ALPHAS))
+    true, association = np.zeros((2, instances.shape[1], len(ALPHAS)))
     for a in range(len(ALPHAS)):
         together = np.bincount(pairs[reached[:, a]], minlength=frames.size).reshape(frames.shape)
-        association[a] = (together * together / np.maximum(1, frames - together)).sum()
-    return {
-        "HOTA_TP": true,
-        "HOTA_FN": instances.sum() - true,
-        "HOTA_FP": tracks.sum() - true,
-        "association": association,
-        "localization": (iou[:, None] * reached).sum(0),
-    }
+        true[:, a] = together.sum(1)
+        association[:, a] = (together * together / np.maximum(1, frames - together)).sum(1)
+    localization = (iou[:, None] * reached).sum(0)
+    return InstanceCounts(instances.sum(0), true, association), localization
 
 
 def _identity_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
@@ -148,45 +214,6 @@ def _identity_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.n
         "IDFN": np.array(instances.sum() - true),
         "IDFP": np.array(tracks.sum() - true),
     }
-
-
-def _clear_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> Counts:
-    num_instances = instances.shape[1]
-    last = np.full(num_instances, -1)  # the track that matched last, any number of frames ago
-    current = np.full(num_instances, -1)  # the track of the last frame in which anything could match
-    matched_frames = np.zeros(num_instances)
-    fragments = np.zeros(num_instances)
-    true = switches = 0
-    for t, g, d in _meetings(instances, tracks):
-        block = similarity[t, g[:, None], d]
-        # Going on with a track outweighs any IoU.
-        preference = np.where(block >= IOU_THRESHOLD - _EPS, 1000.0 * (d == current[g, None]) + block, 0.0)
-        i, j = linear_sum_assignment(preference, maximize=True)
-        hit = preference[i, j] > _EPS
-        matched, track = g[i[hit]], d[j[hit]]
-        switches += int(((last[matched] >= 0) & (last[matched] != track)).sum())
-        was_tracked = current >= 0
-        last[matched] = track
-        current[:] = -1
-        current[matched] = track
-        fragments += ~was_tracked & (current >= 0)
-        matched_frames[matched] += 1
-        true += len(matched)
-    present = instances.sum(0)
-    seen = present > 0
-    ratio = matched_frames[seen] / present[seen]
-    mostly_tracked, partly = (ratio > 0.8).sum(), (ratio >= 0.2).sum()
-    counts = {
-        "CLR_TP": true,
-        "CLR_FN": instances.sum() - true,
-        "CLR_FP": tracks.sum() - true,
-        "IDSW": switches,
-        "Frag": np.maximum(fragments - 1, 0).sum(),
-        "MT": mostly_tracked,
-        "PT": partly - mostly_tracked,
-        "ML": seen.sum() - partly,
-    }
-    return {name: np.array(value, dtype=np.float64) for name, value in counts.items()}
 
 
 def tracking_metrics(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -218,3 +245,27 @@ def tracking_metrics(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.where(denominator > 0, numerator / np.maximum(denominator, _EPS), np.nan)
+
+
+def group_metrics(counts: GroupCounts, draws: np.ndarray) -> dict[str, np.ndarray]:
+    """AssA and DetRe of groups of instances.
+
+    AssA is the mean A(c) of the true positives of the group's instances, DetRe the share of their frames
+    that are true positives; both are means over alpha, NaN for a group that is in no frame.
+
+    Args:
+        counts: of ``V`` videos.
+        draws: ``(B, V)``, how often each video counts.
+
+    Returns:
+        ``(B, N)`` each.
+    """
+    frames = draws @ counts.frames
+    true, association = (
+        np.einsum("bv,vna->bna", draws, values) for values in (counts.true, counts.association)
+    )
+    found = {
+        "AssA": (association / np.maximum(1, true)).mean(-1),
+        "DetRe": true.mean(-1) / np.maximum(1, frames),
+    }
+    return {name: np.where(frames > 0, values, np.nan) for name, values in found.items()}

@@ -1,34 +1,33 @@
-"""Pixels shared by predictions and annotated instances, per video and category.
+"""Pixels shared by predictions and annotated instances, video by video.
 
 Every metric of this package starts from these counts, so that masks are read once per evaluation.
+
+Letters: ``T`` frames, ``D`` predictions and ``G`` annotated instances of one video (:class:`VideoOverlaps`)
+or of one category in it (:class:`Cell`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 
-from vistk.evaluation.files import GroundTruth, Instance, Results, mean_area
+from vistk.evaluation.files import GroundTruth, Instance, Prediction, Results
+from vistk.evaluation.processes import in_order
 from vistk.ops.masks import iou_from_counts, tube_overlaps
 
+Made = TypeVar("Made")
 
-@dataclass(frozen=True)
-class Cell:
-    """The predictions and instances of one category in one video.
 
-    ``D`` predictions by falling score (equal scores in the order of the file), ``G`` instances in the
-    order of the file, ``T`` frames.
-    """
+class _Counts:
+    """What follows from shared pixels and areas."""
 
-    video: int  # position in GroundTruth.videos
-    category: int  # position in GroundTruth.categories
-    instances: tuple[Instance, ...]  # G entries
-    scores: np.ndarray  # (D,)
-    intersections: np.ndarray  # (T, D, G), pixels
-    areas: np.ndarray  # (T, D), pixels of the predictions
-    instance_areas: np.ndarray  # (T, G), pixels of the instances' masks
+    intersections: np.ndarray  # (T, D, G)
+    areas: np.ndarray  # (T, D)
+    instance_areas: np.ndarray  # (T, G)
 
     def tube_iou(self) -> np.ndarray:
         """``(D, G)``: shared pixels of all frames over united pixels of all frames."""
@@ -39,21 +38,174 @@ class Cell:
         return iou_from_counts(self.intersections, self.areas, self.instance_areas)
 
     def mean_areas(self) -> np.ndarray:
-        """``(D,)`` mean area of each prediction over its non-empty frames, pixels."""
-        return np.array([mean_area(column) for column in self.areas.T.tolist()])
+        """``(D,)`` mean area of each prediction over its non-empty frames, pixels; 0 without any."""
+        return self.areas.sum(0) / np.maximum(1, (self.areas > 0).sum(0))
+
+
+@dataclass(frozen=True, eq=False)
+class Cell(_Counts):
+    """The predictions and instances of one category in one video.
+
+    ``D`` predictions by falling score (equal scores in the order of the file), ``G`` instances in the
+    order of the file.
+    """
+
+    video: int  # position in GroundTruth.videos
+    category: int  # position in GroundTruth.categories
+    instances: tuple[Instance, ...]  # G entries
+    scores: np.ndarray  # (D,)
+    intersections: np.ndarray  # (T, D, G), pixels
+    areas: np.ndarray  # (T, D), pixels of the predictions
+    instance_areas: np.ndarray  # (T, G), pixels of the instances' masks
+
+
+@dataclass(frozen=True, eq=False)
+class VideoOverlaps(_Counts):
+    """All predictions and instances of one video, of all categories."""
+
+    video: int  # position in GroundTruth.videos
+    instances: tuple[Instance, ...]  # G entries, in the order of the file
+    predictions: tuple[Prediction, ...]  # D entries by falling score, equal scores in the order of the file
+    intersections: np.ndarray  # (T, D, G), pixels; 0 for pairs that were left out
+    areas: np.ndarray  # (T, D), pixels of the predictions
+    instance_areas: np.ndarray  # (T, G), pixels of the instances' masks
+    categories: np.ndarray  # (D,) int64, positions in GroundTruth.categories
+    instance_categories: np.ndarray  # (G,) int64, likewise
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """``(D,)`` float64, falling."""
+        return np.array([p.score for p in self.predictions], dtype=np.float64)
+
+    def cell(self, category: int) -> Cell:
+        """The part of one category, given by its position in ``GroundTruth.categories``."""
+        rows = np.flatnonzero(self.categories == category)
+        return self._part(rows, np.flatnonzero(self.instance_categories == category), category)
+
+    def pooled_cell(self) -> Cell:
+        """All categories as one; equal scores and instances by category, then in the order of the file."""
+        rows = np.lexsort((self.categories, -self.scores))
+        return self._part(rows, np.argsort(self.instance_categories, kind="stable"), 0)
+
+    def _part(self, rows: np.ndarray, columns: np.ndarray, category: int) -> Cell:
+        return Cell(
+            video=self.video,
+            category=category,
+            instances=tuple(self.instances[g] for g in columns.tolist()),
+            scores=self.scores[rows],
+            intersections=self.intersections[:, rows[:, None], columns],
+            areas=self.areas[:, rows],
+            instance_areas=self.instance_areas[:, columns],
+        )
+
+    def cells(self) -> Iterator[Cell]:
+        """The parts of the categories that have a prediction or an instance here, by category."""
+        return map(self.cell, sorted({*self.categories.tolist(), *self.instance_categories.tolist()}))
+
+
+def video_overlaps(
+    ground_truth: GroundTruth,
+    results: Results,
+    *,
+    all_pairs: bool = False,
+    jobs: int = 1,
+    progress: Callable[[], object] | None = None,
+) -> Iterator[VideoOverlaps]:
+    """The overlaps of every video in the order of ``GroundTruth.videos``, one at a time; a video with
+    neither predictions nor instances has empty arrays.
+
+    Args:
+        all_pairs: intersect predictions with instances of other categories, too.
+        jobs: processes that do it; 1 is this one. The numbers do not depend on it.
+        progress: called after each video, as the ``update`` of a bar.
+
+    Raises:
+        ValueError: ``jobs`` is less than 1.
+    """
+    videos = _videos(ground_truth, results)
+    counted = in_order(partial(_overlap_counts, all_pairs=all_pairs), videos, jobs, progress)
+    return (video.overlaps(*counts) for video, counts in zip(videos, counted, strict=True))
+
+
+def map_videos(
+    function: Callable[[VideoOverlaps], Made],
+    ground_truth: GroundTruth,
+    results: Results,
+    *,
+    all_pairs: bool = False,
+    jobs: int = 1,
+    progress: Callable[[], object] | None = None,
+) -> Iterator[Made]:
+    """``function`` of the overlaps of every video, in order; called by the processes that intersect masks.
+
+    Args:
+        function: as :func:`vistk.evaluation.processes.in_order` has it. The rest is as for
+            :func:`video_overlaps`.
+    """
+    videos = _videos(ground_truth, results)
+    return in_order(partial(_apply, function=function, all_pairs=all_pairs), videos, jobs, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Video:
+    """What the overlaps of one video are made of: all that a process is sent."""
+
+    position: int
+    num_frames: int
+    instances: tuple[Instance, ...]
+    predictions: tuple[Prediction, ...]
+    categories: np.ndarray
+    instance_categories: np.ndarray
+
+    def overlaps(
+        self, intersections: np.ndarray, areas: np.ndarray, instance_areas: np.ndarray
+    ) -> VideoOverlaps:
+        return VideoOverlaps(
+            video=self.position,
+            instances=self.instances,
+            predictions=self.predictions,
+            intersections=intersections,
+            areas=areas,
+            instance_areas=instance_areas,
+            categories=self.categories,
+            instance_categories=self.instance_categories,
+        )
+
+
+def _videos(ground_truth: GroundTruth, results: Results) -> list[_Video]:
+    position = {category_id: k for k, category_id in enumerate(ground_truth.categories)}
+    found = []
+    for index, video in enumerate(ground_truth.videos):
+        predictions = sorted(results.videos.get(video.id, ()), key=lambda p: -p.score)  # stable
+        found.append(
+            _Video(
+                position=index,
+                num_frames=video.num_frames,
+                instances=video.instances,
+                predictions=tuple(predictions),
+                categories=np.array([position[p.category_id] for p in predictions], dtype=np.int64),
+                instance_categories=np.array(
+                    [position[i.category_id] for i in video.instances], dtype=np.int64
+                ),
+            )
+        )
+    return found
+
+
+def _overlap_counts(video: _Video, all_pairs: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return tube_overlaps(
+        [p.masks for p in video.predictions],
+        [i.masks for i in video.instances],
+        video.num_frames,
+        None if all_pairs else (video.categories, video.instance_categories),
+    )
+
+
+def _apply(video: _Video, function: Callable[[VideoOverlaps], Made], all_pairs: bool) -> Made:
+    return function(video.overlaps(*_overlap_counts(video, all_pairs)))
 
 
 def cells(ground_truth: GroundTruth, results: Results) -> Iterator[Cell]:
     """All cells with a prediction or an instance, by category, then by video."""
-    for category, category_id in enumerate(ground_truth.categories):
-        for position, video in enumerate(ground_truth.videos):
-            instances = tuple(i for i in video.instances if i.category_id == category_id)
-            predictions = [p for p in results.videos.get(video.id, ()) if p.category_id == category_id]
-            if not instances and not predictions:
-                continue
-            predictions.sort(key=lambda p: -p.score)  # stable
-            intersections, areas, instance_areas = tube_overlaps(
-                [p.masks for p in predictions], [i.masks for i in instances], video.num_frames
-            )
-            scores = np.array([p.score for p in predictions], dtype=np.float64)
-            yield Cell(position, category, instances, scores, intersections, areas, instance_areas)
+    found = [cell for video in video_overlaps(ground_truth, results) for cell in video.cells()]
+    return iter(sorted(found, key=lambda cell: cell.category))

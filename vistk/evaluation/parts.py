@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vistk.evaluation.files import EvaluationFileError, GroundTruth, Results, load_ground_truth, load_results
-from vistk.evaluation.report import SCORE_THRESHOLD, evaluate
+from vistk.evaluation.scores import SCORE_THRESHOLD, Predicted, Truth, score
 
 PARTS: Mapping[str, str] = {"S": "short", "L": "long"}
 """Suffix of a part's metrics, and its word in file names."""
-
-Truth = str | Path | Mapping[str, Any] | GroundTruth
-"""A ground truth file, its parsed content, or what :func:`load_ground_truth` made of it."""
 
 
 def find_parts(json_path: str | Path) -> dict[str, Path]:
@@ -53,7 +50,7 @@ def find_parts(json_path: str | Path) -> dict[str, Path]:
 def evaluate_parts(
     ground_truth: Truth | None,
     parts: Mapping[str, Truth],
-    results: str | Path | Sequence[Mapping[str, Any]] | Results,
+    results: Predicted,
     *,
     score_threshold: float = SCORE_THRESHOLD,
 ) -> dict[str, float | None]:
@@ -63,7 +60,7 @@ def evaluate_parts(
         ground_truth: annotations of all videos, to check that the parts are complete; None: they are.
         parts: annotations of each part, by the suffix of its metrics.
         results: predictions for the videos of all parts.
-        score_threshold: as for :func:`vistk.evaluation.report.evaluate`.
+        score_threshold: as for :func:`vistk.evaluation.scores.score`.
 
     Returns:
         ``AP_S``, ``AP_L`` and their mean ``AP``, and likewise every metric that all parts have. A mean is
@@ -76,18 +73,28 @@ def evaluate_parts(
     truths = {suffix: load_ground_truth(part) for suffix, part in parts.items()}
     if ground_truth is not None:
         require_complete(load_ground_truth(ground_truth), truths)
-    results = load_results(results, _union(truths))
-    metrics = []
-    for truth in truths.values():
-        own = {video.id: results.videos[video.id] for video in truth.videos if video.id in results.videos}
-        report = evaluate(truth, Results(results.source, own), score_threshold=score_threshold)
-        metrics.append(report.metrics)
+    apart = split_results(truths, results)
+    metrics = [
+        score(truth, own, score_threshold=score_threshold).metrics
+        for truth, own in zip(truths.values(), apart.values(), strict=True)
+    ]
     names = [name for name in metrics[0] if all(name in part for part in metrics)]
     means = {name: _mean([part[name] for part in metrics]) for name in names}
-    apart = {
+    of_parts = {
         f"{name}_{suffix}": part[name] for suffix, part in zip(truths, metrics, strict=True) for name in names
     }
-    return means | apart
+    return means | of_parts
+
+
+def split_results(parts: Mapping[str, GroundTruth], results: Predicted) -> dict[str, Results]:
+    """The predictions for the videos of each part; raises what :func:`load_results` does."""
+    results = load_results(results, _union(parts))
+    return {
+        suffix: replace(
+            results, videos={v.id: results.videos[v.id] for v in truth.videos if v.id in results.videos}
+        )
+        for suffix, truth in parts.items()
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

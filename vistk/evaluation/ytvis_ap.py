@@ -5,7 +5,8 @@ IoU, thresholds, area ranges); Qi et al., "Occluded Video Instance Segmentation"
 One departure: an annotation id of 0 is an id like any other, where the official code takes whatever
 is matched to it for unmatched.
 
-Predictions are matched to instances once per video and category (:func:`match_cell`); pooling over videos
+Predictions are matched to instances once per video and category
+(:func:`vistk.evaluation.ap_matching.match_cell`); pooling over videos
 (:func:`accumulate`, :func:`summarize`) only reads these matches, and so does
 :mod:`vistk.evaluation.bootstrap` for resampled videos.
 
@@ -15,51 +16,44 @@ instances of one category in one video, ``K`` categories, ``P`` recall points, `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from vistk.evaluation.files import GroundTruth, Instance
-from vistk.evaluation.overlaps import Cell
+from vistk.evaluation.ap_matching import CellMatches, MatchedCells, match, match_cell, range_names
+from vistk.evaluation.ap_options import (
+    AREA_RANGES,
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    OCCLUSION_RANGES,
+    OFFICIAL,
+    RECALL_POINTS,
+    APOptions,
+)
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-MAX_DETECTIONS = (1, 10, 100)  # per video and category
-
-AREA_RANGES: Mapping[str, tuple[float, float]] = {  # pixels, mean over non-empty frames, both ends included
-    "all": (0.0, 1e10),
-    "small": (0.0, 128.0**2),
-    "medium": (128.0**2, 256.0**2),
-    "large": (256.0**2, 1e10),
-}
-OCCLUSION_RANGES: Mapping[str, tuple[float, float]] = {  # both ends included: 0.25 and 0.5 count twice
-    "so": (0.0, 0.25),
-    "mo": (0.25, 0.5),
-    "ho": (0.5, 1.0),
-}
-
-
-@dataclass(frozen=True)
-class CellMatches:
-    """How the predictions of one category in one video, by falling score, met the instances."""
-
-    video: int  # position in GroundTruth.videos
-    category: int  # position in GroundTruth.categories
-    scores: np.ndarray  # (D,)
-    matched: np.ndarray  # (R, T, D) bool
-    ignored: np.ndarray  # (R, T, D) bool: neither right nor wrong
-    num_instances: np.ndarray  # (R,) instances that count
-
-
-@dataclass(frozen=True)
-class MatchedCells:
-    """All matches of a results file."""
-
-    ranges: tuple[str, ...]  # R names: those of AREA_RANGES, for OVIS then those of OCCLUSION_RANGES
-    num_videos: int
-    num_categories: int
-    cells: tuple[CellMatches, ...]  # by category, then by video
+__all__ = [
+    "AREA_RANGES",
+    "IOU_THRESHOLDS",
+    "MAX_DETECTIONS",
+    "OCCLUSION_RANGES",
+    "OFFICIAL",
+    "RECALL_POINTS",
+    "APOptions",
+    "Accumulated",
+    "CellMatches",
+    "MatchedCells",
+    "accumulate",
+    "average_precision",
+    "average_recall",
+    "match",
+    "match_cell",
+    "nan_mean",
+    "range_names",
+    "range_suffix",
+    "recall_curve",
+    "recall_curves",
+    "summarize",
+]
 
 
 @dataclass(frozen=True)
@@ -70,86 +64,17 @@ class Accumulated:
     precision: np.ndarray  # (T, P, K, R, M)
     recall: np.ndarray  # (T, K, R, M), the highest recall
     scores: np.ndarray  # (T, P, K, R, M), score at which the recall point is reached
-
-
-def range_names(ground_truth: GroundTruth) -> tuple[str, ...]:
-    """The ranges that a ground truth can be evaluated over: areas, and occlusion groups where it has them."""
-    return (*AREA_RANGES, *(OCCLUSION_RANGES if ground_truth.has_occlusion else ()))
-
-
-def match_cell(cell: Cell, ranges: tuple[str, ...]) -> CellMatches:
-    """Greedy matching by falling score, for all thresholds and ranges at once.
-
-    A prediction takes the free instance of highest IoU (the last of equals) that reaches the threshold;
-    one that does not count (crowd, or out of range) only if no other does. A crowd stays free.
-    """
-    num_detections, num_thresholds = min(len(cell.scores), max(MAX_DETECTIONS)), len(IOU_THRESHOLDS)
-    iou = cell.tube_iou()[:num_detections]
-    excluded = _excluded(cell.instances, ranges)  # (R, G)
-    crowd = np.array([i.iscrowd for i in cell.instances], dtype=bool)
-    free = np.ones((len(ranges), num_thresholds, len(cell.instances)), dtype=bool)
-    matched = np.zeros((len(ranges), num_thresholds, num_detections), dtype=bool)
-    ignored = np.zeros_like(matched)
-    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
-    best = iou.max(axis=1, initial=0.0)
-    for d in np.flatnonzero(best >= thresholds[0]):
-        candidates = free & (iou[d] >= thresholds[:, None])  # (R, T, G)
-        counting = candidates & ~excluded[:, None]
-        has_counting = counting.any(-1)
-        pool = np.where(has_counting[..., None], counting, candidates)
-        hit = pool.any(-1)
-        chosen = _last_argmax(np.where(pool, iou[d], -1.0))  # (R, T), meaningful where hit
-        matched[:, :, d] = hit
-        ignored[:, :, d] = hit & ~has_counting
-        taken = hit & ~crowd[chosen]
-        r, t = np.nonzero(taken)
-        free[r, t, chosen[r, t]] = False
-    out_of_range = _out_of_range(cell.mean_areas()[:num_detections], ranges)  # (R, D)
-    ignored |= ~matched & out_of_range[:, None]
-    return CellMatches(
-        video=cell.video,
-        category=cell.category,
-        scores=cell.scores[:num_detections],
-        matched=matched,
-        ignored=ignored,
-        num_instances=(~excluded).sum(-1),
-    )
-
-
-def _last_argmax(values: np.ndarray) -> np.ndarray:
-    return values.shape[-1] - 1 - values[..., ::-1].argmax(-1)
-
-
-def _excluded(instances: tuple[Instance, ...], ranges: tuple[str, ...]) -> np.ndarray:
-    """``(R, G)`` bool: instances that do not count, as crowds or out of the range."""
-    out = np.ones((len(ranges), len(instances)), dtype=bool)
-    for g, instance in enumerate(instances):
-        for r, name in enumerate(ranges):
-            value: float | None
-            if name in AREA_RANGES:
-                (low, high), value = AREA_RANGES[name], instance.area
-            else:
-                (low, high), value = OCCLUSION_RANGES[name], instance.occlusion
-            out[r, g] = instance.iscrowd or value is None or not low <= value <= high
-    return out
-
-
-def _out_of_range(areas: np.ndarray, ranges: tuple[str, ...]) -> np.ndarray:
-    """``(R, D)`` bool. An unmatched prediction is wrong in every occlusion group: it has no occlusion."""
-    out = np.zeros((len(ranges), len(areas)), dtype=bool)
-    for r, name in enumerate(ranges):
-        if name in AREA_RANGES:
-            low, high = AREA_RANGES[name]
-            out[r] = (areas < low) | (areas > high)
-    return out
+    options: APOptions = OFFICIAL
 
 
 def accumulate(matches: MatchedCells) -> Accumulated:
-    """Precision at 101 recall points and highest recall, pooled over all videos."""
-    shape = (matches.num_categories, len(matches.ranges), len(MAX_DETECTIONS))
-    precision = -np.ones((len(IOU_THRESHOLDS), len(RECALL_POINTS), *shape))
+    """Precision at every recall point and highest recall, pooled over all videos."""
+    options = matches.options
+    points = np.array(options.recall_points)
+    shape = (matches.num_categories, len(matches.ranges), len(options.max_detections))
+    precision = -np.ones((len(options.iou_thresholds), len(points), *shape))
     scores = -np.ones_like(precision)
-    recall = -np.ones((len(IOU_THRESHOLDS), *shape))
+    recall = -np.ones((len(options.iou_thresholds), *shape))
     by_category: list[list[CellMatches]] = [[] for _ in range(matches.num_categories)]
     for cell in matches.cells:
         by_category[cell.category].append(cell)
@@ -157,7 +82,7 @@ def accumulate(matches: MatchedCells) -> Accumulated:
         if not group:
             continue
         num_instances = np.sum([cell.num_instances for cell in group], axis=0)
-        for m, limit in enumerate(MAX_DETECTIONS):
+        for m, limit in enumerate(options.max_detections):
             pooled = np.concatenate([cell.scores[:limit] for cell in group])
             order = np.argsort(-pooled, kind="stable")
             pooled = pooled[order]
@@ -166,86 +91,106 @@ def accumulate(matches: MatchedCells) -> Accumulated:
             true = np.cumsum(matched & counts, axis=-1, dtype=np.float64)  # (R, T, D)
             false = np.cumsum(~matched & counts, axis=-1, dtype=np.float64)
             for r in np.flatnonzero(num_instances):
-                for t in range(len(IOU_THRESHOLDS)):
-                    curve = recall_curve(true[r, t], false[r, t], num_instances[r])
-                    recall[t, k, r, m] = curve[0]
-                    at, precision[t, :, k, r, m] = curve[1:]
-                    reached = at < len(pooled)
-                    scores[t, :, k, r, m] = 0.0
-                    scores[t, reached, k, r, m] = pooled[at[reached]]
-    return Accumulated(matches.ranges, precision, recall, scores)
+                curves = recall_curves(true[r], false[r], num_instances[r], points)
+                recall[:, k, r, m], at, precision[:, :, k, r, m] = curves
+                scores[:, :, k, r, m] = np.append(pooled, 0.0)[at]
+    return Accumulated(matches.ranges, precision, recall, scores, options)
 
 
 def recall_curve(
-    true: np.ndarray, false: np.ndarray, num_instances: int
+    true: np.ndarray, false: np.ndarray, num_instances: int, points: np.ndarray = RECALL_POINTS
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Highest recall, and at each of the 101 recall points the index of the first prediction that
-    reaches it (``len(true)`` if none does) and the best precision from there on.
+    """:func:`recall_curves` of one curve, ``(D,)``."""
+    recall, at, precision = recall_curves(true[None], false[None], num_instances, points)
+    return float(recall[0]), at[0], precision[0]
 
-    ``true`` and ``false`` are the cumulative counts of right and wrong predictions by falling score.
+
+def recall_curves(
+    true: np.ndarray, false: np.ndarray, num_instances: int, points: np.ndarray = RECALL_POINTS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The curves of precision over recall at ``P`` recall points.
+
+    Args:
+        true, false: ``(N, D)``, cumulative counts of right and wrong predictions by falling score.
+        num_instances: that count, at least 1.
+
+    Returns:
+        ``(N,)`` highest recall; at each point ``(N, P)`` the index of the first prediction that reaches it
+        (``D`` if none does); and the best precision from there on.
     """
-    if not len(true):
-        return 0.0, np.zeros(len(RECALL_POINTS), dtype=np.int64), np.zeros(len(RECALL_POINTS))
-    recall = true / num_instances
-    precision = true / (true + false + np.spacing(1))
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(recall, RECALL_POINTS, side="left")
-    return float(recall[-1]), at, np.append(precision, 0.0)[at]
+    rows, last = true.shape
+    if not last:
+        return np.zeros(rows), np.zeros((rows, len(points)), dtype=np.int64), np.zeros((rows, len(points)))
+    precision = np.zeros((rows, last + 1))
+    precision[:, :-1] = true / (true + false + np.spacing(1))
+    precision[:, :-1] = np.maximum.accumulate(precision[:, -2::-1], axis=1)[:, ::-1]
+    # How many right predictions a point takes, and in one search where each curve has so many.
+    needed = np.searchsorted(np.arange(last + 1) / num_instances, points, side="left")
+    above = np.arange(rows)[:, None] * (last + 2.0)
+    at = np.searchsorted((true + above).reshape(-1), needed + above, side="left")
+    at -= np.arange(rows)[:, None] * last
+    return true[:, -1] / num_instances, at, np.take_along_axis(precision, at, axis=1)
 
 
 def average_precision(
-    accumulated: Accumulated, name: str = "all", threshold: float | None = None
+    accumulated: Accumulated, name: str | None = None, threshold: float | None = None
 ) -> np.ndarray:
-    """``(K,)`` AP of each category in one range, over all IoU thresholds or at one of them; NaN where a
-    category has no instance that counts.
+    """``(K,)`` AP of each category in one range (the first, which is "all" officially), over all IoU
+    thresholds or at one of them; NaN where a category has no instance that counts.
+
+    Raises:
+        ValueError: there is no such range or threshold.
     """
-    precision = accumulated.precision[..., accumulated.ranges.index(name), -1]  # (T, P, K)
-    return _defined_mean(precision[_threshold_index(threshold)].mean(1))
+    r = 0 if name is None else accumulated.ranges.index(name)
+    thresholds = np.array(accumulated.options.iou_thresholds)
+    kept = slice(None) if threshold is None else np.isclose(thresholds, threshold)
+    if not thresholds[kept].size:
+        raise ValueError(f"IoU threshold {threshold} is not one of {thresholds.round(4).tolist()}")
+    return _defined_mean(accumulated.precision[kept, :, :, r, -1].mean(1))
 
 
 def average_recall(
-    accumulated: Accumulated, name: str = "all", max_detections: int = MAX_DETECTIONS[-1]
+    accumulated: Accumulated, name: str | None = None, max_detections: int | None = None
 ) -> np.ndarray:
-    """``(K,)`` highest recall of each category with that many predictions per video and category, mean
-    over IoU thresholds; NaN where a category has no instance that counts.
+    """``(K,)`` highest recall of each category in one range (the first), with that many predictions per
+    video and category (the most), mean over IoU thresholds; NaN where a category has no instance that counts.
+
+    Raises:
+        ValueError: there is no such range or limit.
     """
-    index = accumulated.ranges.index(name), MAX_DETECTIONS.index(max_detections)
-    return _defined_mean(accumulated.recall[:, :, index[0], index[1]])
+    r = 0 if name is None else accumulated.ranges.index(name)
+    m = -1 if max_detections is None else accumulated.options.max_detections.index(max_detections)
+    return _defined_mean(accumulated.recall[:, :, r, m])
 
 
 def summarize(accumulated: Accumulated) -> dict[str, float]:
     """The 12 official numbers and, for OVIS, AP and AR of the three occlusion groups (0..1, NaN where
     undefined). All are means over the categories with an instance that counts.
     """
-    per_category = {
-        "AP": average_precision(accumulated),
-        "AP50": average_precision(accumulated, threshold=0.5),
-        "AP75": average_precision(accumulated, threshold=0.75),
-    }
-    groups = [name for name in accumulated.ranges if name != "all"]
-    suffix = {name: name[0] if name in AREA_RANGES else name for name in groups}  # small -> s, so -> so
+    options = accumulated.options
+    per_category = {"AP": average_precision(accumulated)}
+    for threshold in (0.5, 0.75):
+        if np.isclose(options.iou_thresholds, threshold).any():
+            per_category[f"AP{threshold * 100:.0f}"] = average_precision(accumulated, threshold=threshold)
+    groups = accumulated.ranges[1:]
     for name in groups:
-        per_category[f"AP{suffix[name]}"] = average_precision(accumulated, name)
-    for limit in MAX_DETECTIONS:
+        per_category[f"AP{range_suffix(name)}"] = average_precision(accumulated, name)
+    for limit in options.max_detections:
         per_category[f"AR{limit}"] = average_recall(accumulated, max_detections=limit)
     for name in groups:
-        per_category[f"AR{suffix[name]}"] = average_recall(accumulated, name)
+        per_category[f"AR{range_suffix(name)}"] = average_recall(accumulated, name)
     return {name: nan_mean(values) for name, values in per_category.items()}
+
+
+def range_suffix(name: str) -> str:
+    """What AP and AR of a range end in: ``small`` s, ``so`` so."""
+    return name[0] if name in AREA_RANGES else name
 
 
 def nan_mean(values: np.ndarray) -> float:
     """Mean of the values that are not NaN; NaN without any."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def _threshold_index(threshold: float | None) -> slice:
-    if threshold is None:
-        return slice(None)
-    found = np.flatnonzero(np.isclose(IOU_THRESHOLDS, threshold))
-    if not len(found):
-        raise ValueError(f"IoU threshold {threshold} is not one of {IOU_THRESHOLDS.round(2).tolist()}")
-    return slice(found[0], found[0] + 1)
 
 
 def _defined_mean(values: np.ndarray) -> np.ndarray:

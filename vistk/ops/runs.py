@@ -5,12 +5,20 @@ pycocotools decodes to all pixels of a frame or to none, and believes what it is
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from vistk.structures import RLE
+
+
+class PixelCounts(NamedTuple):
+    """Of ``N`` compressed RLEs."""
+
+    covered: np.ndarray  # (N,) int64, by all runs, background included; -1 where the counts are broken
+    inside: np.ndarray  # (N,) int64, of the mask; -1 likewise
+    canonical: np.ndarray  # (N,) bool, no run but the first is empty
 
 
 def covered_pixels(rles: Sequence[RLE]) -> np.ndarray:
@@ -20,65 +28,134 @@ def covered_pixels(rles: Sequence[RLE]) -> np.ndarray:
     Anything but height x width is a broken mask, and pycocotools does not look: it computes nonsense,
     or never ends when it compares two masks that cover different numbers of pixels.
     """
-    texts = [rle["counts"].encode("utf-8", "surrogatepass") for rle in rles]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    stops = lengths.cumsum()
-    digits = np.frombuffer(b"".join(texts), dtype=np.uint8) - np.uint8(48)
-    fine = lengths > 0
-    fine[fine] = digits[stops[fine] - 1] < 32
-    fine[np.searchsorted(stops, np.flatnonzero(digits > 63), side="right")] = False
-    totals = np.full(len(texts), -1, dtype=np.int64)
-    if not fine.all():  # texts that cannot be read would be in the way of the others
-        totals[fine] = covered_pixels([rle for rle, kept in zip(rles, fine, strict=True) if kept])
-        return totals
-    if not texts:
-        return totals
-    # Six bits a character: five of the number, the lowest first, and one for "more follow".
-    ends = np.flatnonzero(digits < 32)
-    values = digits[ends].astype(np.int64)
-    values -= (values & 16) << 1  # the highest of the last five bits is the sign
-    width = np.diff(ends, prepend=-1)
-    more = np.flatnonzero(width > 1)
-    for back in range(1, 7):
-        values[more] = (values[more] << 5) | (digits[ends[more] - back] & 31)
-        more = more[width[more] > back + 1]
-    broken = np.zeros(len(texts), dtype=bool)
-    broken[np.searchsorted(stops, ends[more], side="right")] = True
-    # From the fourth on, a number is the difference to the run two before. So behind the first, every
-    # other run is a cumulative sum: of the columns of a table, in which each text begins a row.
-    counts = np.diff(np.searchsorted(ends, stops), prepend=0)
-    firsts = counts.cumsum() - counts
-    rows = counts // 2
-    bottom = rows.cumsum()
-    behind = np.ones(len(values), dtype=bool)
-    behind[firsts] = False
-    table = np.zeros((bottom[-1], 2), dtype=np.int64)
-    used = np.ones(table.size, dtype=bool)
-    used[2 * bottom[counts % 2 == 0] - 1] = False  # an even number of runs: the last row is half empty
-    table.reshape(-1)[used] = values[behind]
-    totals = values[firsts]
-    broken |= totals < 0
-    filled = np.flatnonzero(rows)
-    if len(filled):
-        starts = bottom[filled] - rows[filled]
-        table[starts[1:]] -= np.add.reduceat(table, starts)[:-1]  # the sums start anew with each text
-        runs = table.cumsum(0).reshape(-1)
-        runs[~used] = 0
-        totals[filled] += np.add.reduceat(runs, 2 * starts)
-        broken[np.searchsorted(bottom, np.flatnonzero(runs < 0) // 2, side="right")] = True
-    return np.where(broken, -1, totals)
+    return count_pixels([rle["counts"] for rle in rles]).covered
+
+
+def count_pixels(counts: Sequence[str]) -> PixelCounts:
+    """Reads the runs of compressed RLEs: what they cover (see :func:`covered_pixels`), what is inside, and
+    whether pycocotools may compare them: it does so only up to an empty run that two masks share.
+    """
+    found = PixelCounts(*(np.empty(len(counts), dtype) for dtype in (np.int64, np.int64, bool)))
+    first = pending = 0
+    for i, text in enumerate(counts):
+        pending += len(text)
+        if pending >= CHUNK or i + 1 == len(counts):
+            for values, part in zip(found, _count(counts[first : i + 1]), strict=True):
+                values[first : i + 1] = part
+            first, pending = i + 1, 0
+    return found
+
+
+_LONGEST = 2**32
+"""A run of more pixels than an RLE can count is no run."""
+
+CHUNK = 250_000
+"""Characters read at a time: few enough that all that is made of them stays in the processor's cache."""
+
+
+def _count(counts: Sequence[str]) -> PixelCounts:
+    """:func:`count_pixels` of a chunk."""
+    text = "".join(counts)
+    stops = np.cumsum([len(text) for text in counts])
+    digits = np.frombuffer(text.encode(), np.uint8) - np.uint8(48) if text.isascii() else None
+    if digits is None or not _readable(digits, stops):
+        if len(counts) == 1:
+            return PixelCounts(np.array([-1]), np.array([-1]), np.array([False]))
+        parts = [_count([text]) for text in counts]  # what cannot be read would be in the way of the others
+        return PixelCounts(*map(np.concatenate, zip(*parts, strict=True)))
+    runs, bounds = _decode(digits, stops)
+    sums = np.zeros((2, len(counts)), dtype=np.int64)
+    for parity, chain, starts, filled in _chains(runs, bounds):
+        sums[parity, filled] = np.add.reduceat(chain, starts)
+    covered = sums.sum(0)
+    inside = np.where(bounds[:-1] % 2, sums[0], sums[1])
+    canonical = np.ones(len(counts), dtype=bool)
+    unsigned = runs.view(np.uint64)  # negative runs are huge ones
+    if unsigned.max() > _LONGEST:
+        broken = _owners(np.flatnonzero(unsigned > _LONGEST), bounds)
+        covered[broken] = inside[broken] = -1
+    empty = np.flatnonzero(runs == 0)
+    if len(empty):
+        owners = _owners(empty, bounds)
+        canonical[owners[empty > bounds[owners]]] = False
+    return PixelCounts(covered, inside, canonical)
+
+
+def _owners(places: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Which RLE the runs at these places belong to."""
+    return np.searchsorted(bounds, places, side="right") - 1
+
+
+def _readable(digits: np.ndarray, stops: np.ndarray) -> bool:
+    """Whether every text is a sequence of numbers that 64 bits hold the sums of."""
+    if not len(digits) or stops[0] == 0 or (np.diff(stops) == 0).any() or digits.max() > 63:
+        return False
+    if (digits[stops - 1] >= 32).any():
+        return False
+    more = np.flatnonzero(digits >= 32)  # of a number of 8 digits, the first and the seventh
+    return len(more) < 7 or not (more[6:] - more[:-6] == 6).any()
+
+
+def _decode(digits: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of the runs of several RLEs, int64, and the ``(N + 1,)`` bounds of each among them.
+
+    Args:
+        digits: of all RLEs, six bits a character: five of a number, the lowest first, and one for "more
+            follow".
+        stops: ``(N,)`` where the digits of each end.
+    """
+    last = digits < 32
+    # The highest of the last five bits is the sign.
+    values = ((digits[last] ^ np.uint8(16)).view(np.int8) - np.int8(16)).astype(np.int64)
+    more = np.flatnonzero(~last)  # few: most numbers have one digit
+    number = more - np.arange(len(more))  # the one that each belongs to
+    together = number[1:] == number[:-1]
+    high = np.flatnonzero(np.append(~together, True)) if len(more) else more
+    while len(high):  # a digit of each number, from the highest down
+        at = number[high]
+        values[at] = (values[at] << 5) | (digits[more[high]] & np.uint8(31))
+        high = high[high > 0] - 1
+        high = high[together[high]]
+    bounds = np.zeros(len(stops) + 1, dtype=np.int64)
+    bounds[1:] = stops - np.searchsorted(more, stops)
+    # From the fourth on, a number is the difference to the run two before. So every other run is a cumulative
+    # sum, which starts anew with each RLE, and with its third run once more.
+    starts = bounds[:-1]
+    third = starts[np.diff(bounds) > 2] + 2
+    values[third] -= values[third - 2]
+    for _, chain, first_of, _ in _chains(values, bounds):
+        chain[first_of[1:]] -= np.add.reduceat(chain, first_of)[:-1]
+        chain.cumsum(out=chain)
+    return values, bounds
+
+
+def _chains(
+    values: np.ndarray, bounds: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Every other value from the first (0) and from the second (1): a view, where RLEs begin in it, and
+    which of them have a part there.
+    """
+    for parity in (0, 1):
+        at = (bounds + 1 - parity) >> 1
+        filled = at[1:] > at[:-1]
+        if filled.any():
+            yield parity, values[parity::2], at[:-1][filled], filled
 
 
 def first_broken(rles: Sequence[RLE]) -> tuple[int, str] | None:
     """Position of the first RLE whose runs do not cover exactly its frame, and what is wrong with it."""
-    for first in range(0, len(rles), 128):  # a few megabytes at a time, about 100 bytes a character
-        chunk = rles[first : first + 128]
-        for i, (rle, pixels) in enumerate(zip(chunk, covered_pixels(chunk).tolist(), strict=True)):
-            expected = rle["size"][0] * rle["size"][1]
-            if pixels != expected:
-                found = "are not a compressed RLE" if pixels < 0 else f"cover {pixels} pixels"
-                return first + i, f"the counts {found}, expected {expected} pixels"
-    return None
+    covered = covered_pixels(rles)
+    expected = np.array([rle["size"][0] * rle["size"][1] for rle in rles], dtype=np.int64)
+    wrong = np.flatnonzero(covered != expected)
+    if not len(wrong):
+        return None
+    return int(wrong[0]), what_is_wrong(int(covered[wrong[0]]), int(expected[wrong[0]]))
+
+
+def what_is_wrong(covered: int, expected: int) -> str:
+    """Of counts that cover so many pixels, as :func:`count_pixels` has it, of so many of the frame."""
+    found = "are not a compressed RLE" if covered < 0 else f"cover {covered} pixels"
+    return f"the counts {found}, expected {expected} pixels"
 
 
 class MaskBox:
@@ -129,16 +206,5 @@ def run_ends(counts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _all_run_lengths(counts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The runs' lengths of several RLEs; otherwise as :func:`run_ends`."""
-    digits = np.frombuffer("".join(counts).encode(), dtype=np.uint8).astype(np.int64) - 48
-    ends = (digits < 32).nonzero()[0]  # six bits a character: five of a number, one for "more follow"
-    starts = np.zeros_like(ends)
-    starts[1:] = ends[:-1] + 1
-    shifts = 5 * (np.arange(len(digits)) - starts.repeat(ends - starts + 1))
-    runs = np.add.reduceat((digits & 31) << shifts, starts)
-    runs -= (digits[ends] & 16) << (shifts[ends] + 1)  # the highest bit is the sign
-    bounds = np.searchsorted(ends, np.cumsum([0, *(len(text) for text in counts)]))
-    for first, last in itertools.pairwise(bounds.tolist()):
-        # From the fourth on, a number is the difference to the run two before.
-        for part in (runs[first + 1 : last : 2], runs[first + 2 : last : 2]):
-            part.cumsum(out=part)
-    return runs, bounds
+    digits = np.frombuffer("".join(counts).encode(), dtype=np.uint8) - np.uint8(48)
+    return _decode(digits, np.cumsum([len(text) for text in counts]))

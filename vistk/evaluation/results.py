@@ -1,0 +1,172 @@
+"""Results files: predictions, read and checked against the ground truth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from vistk.evaluation.data_sets import other_data_set
+from vistk.evaluation.reading import (
+    NUMBER,
+    EntryError,
+    EvaluationFileError,
+    collector_paused,
+    counted,
+    integer,
+    is_number,
+    kind,
+    read,
+    require,
+    tube,
+)
+from vistk.evaluation.records import GroundTruth, Prediction, Results
+from vistk.ops.masks import Tube
+
+KEYS = ("video_id", "category_id", "score", "segmentations")
+UNKNOWN = "unknown"
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def load_results(
+    results: str | Path | Sequence[Mapping[str, Any]] | Results,
+    ground_truth: GroundTruth,
+    *,
+    lenient: bool = False,
+) -> Results:
+    """Reads a results file (a path, its parsed content, or the result of this function) and checks it
+    against the ground truth.
+
+    Args:
+        lenient: leave out the entries that cannot be used, and count them in ``Results.skipped``.
+
+    Raises:
+        EvaluationFileError, FileNotFoundError: as :func:`vistk.evaluation.files.load_ground_truth` does. With
+            ``lenient`` only where the file is no list of predictions, or no entry of it can be used.
+    """
+    if isinstance(results, Results):
+        return results
+    with collector_paused():
+        source, content = read(results, "results")
+        if not isinstance(content, Sequence) or isinstance(content, str):
+            raise EvaluationFileError(
+                f"{source}: found a {kind(content)}, expected a list of predictions{_hint(content)}"
+            )
+        return _Reader(source, ground_truth, lenient).read(content)
+
+
+def _hint(content: Any) -> str:
+    """What a file that is no list of predictions may be."""
+    if not isinstance(content, Mapping):
+        return ""
+    if "videos" in content:
+        return "; is this the ground truth?"
+    for key in ("results", "annotations", "predictions"):
+        if isinstance(content.get(key), Sequence):
+            return f"; its '{key}' has {len(content[key])} entries, write that list alone to a file"
+    return ""
+
+
+class _Ids(NamedTuple):
+    at: int  # position of the entry in the file
+    video: int
+    category: int
+
+
+class _Entry(NamedTuple):
+    """A prediction whose runs of masks are yet to be looked at."""
+
+    where: str
+    video_id: int
+    category_id: int
+    score: float
+    masks: Tube
+    pixels: int  # of a frame
+
+
+class _Reader:
+    """Predictions from the entries of one file, in two turns: first all but the runs of masks, then these."""
+
+    def __init__(self, source: str, ground_truth: GroundTruth, lenient: bool) -> None:
+        self.source, self.lenient = source, lenient
+        self.truth, self.categories = ground_truth.source, ground_truth.categories
+        self.frames = {v.id: (v.height, v.width, v.num_frames) for v in ground_truth.videos}
+        self.skipped: Counter[str] = Counter()
+
+    def read(self, content: Sequence[Any]) -> Results:
+        ids = list(self._usable(range(len(content)), lambda at: self._ids(at, content[at])))
+        if not self.lenient:
+            self._check_known("video", [i.video for i in ids], self.frames, ids)
+            self._check_known("category", [i.category for i in ids], self.categories, ids)
+        entries = list(self._usable(ids, lambda found: self._entry(found, content[found.at])))
+        videos: dict[int, list[Prediction]] = {}
+        checked = counted([(entry.where, entry.masks, entry.pixels) for entry in entries])
+        for entry, masks in zip(entries, checked, strict=True):
+            if isinstance(masks, EntryError):
+                self._skip(masks)
+            else:
+                prediction = Prediction(entry.category_id, entry.score, masks)
+                videos.setdefault(entry.video_id, []).append(prediction)
+        if content and not videos:
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.skipped.items()))
+            unknown = any(reason.startswith(UNKNOWN) for reason in self.skipped)
+            hint = self._question(ids) if unknown else ""
+            raise EvaluationFileError(f"{self.source}: no entry can be used ({reasons}){hint}")
+        found = {video_id: tuple(predictions) for video_id, predictions in videos.items()}
+        return Results(self.source, found, dict(sorted(self.skipped.items())))
+
+    def _usable(self, items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:
+        for item in items:
+            try:
+                made = make(item)
+            except EntryError as error:
+                self._skip(error)
+            else:
+                yield made
+
+    def _skip(self, error: EntryError) -> None:
+        if not self.lenient:
+            raise error
+        self.skipped[error.reason] += 1
+
+    def _ids(self, at: int, entry: Any) -> _Ids:
+        where = f"{self.source}: entry {at}"
+        require(where, entry, KEYS)
+        return _Ids(at, integer(where, entry, "video_id"), integer(where, entry, "category_id"))
+
+    def _entry(self, ids: _Ids, entry: Mapping[str, Any]) -> _Entry:
+        where = f"{self.source}: entry {ids.at}"
+        for known, name, value in (
+            (self.frames, "video", ids.video),
+            (self.categories, "category", ids.category),
+        ):
+            if value not in known:  # only where entries may be skipped
+                raise EntryError(f"{where}: '{name}_id' {value} is unknown", f"{UNKNOWN} {name}")
+        score = entry["score"]
+        if not is_number(score):
+            raise EntryError(f"{where}: 'score' is {score!r}, expected a finite number", NUMBER)
+        height, width, num_frames = self.frames[ids.video]
+        masks = tube(where, entry["segmentations"], height, width, num_frames)
+        return _Entry(where, ids.video, ids.category, float(score), masks, height * width)
+
+    def _check_known(
+        self, name: str, values: Sequence[int], known: Mapping[int, Any], ids: Sequence[_Ids]
+    ) -> None:
+        """Unknown ids usually mean another data set, so the message counts them before naming the first."""
+        found = set(values)
+        unknown = found - known.keys()
+        if not unknown:
+            return
+        first = next(i for i, value in enumerate(values) if value in unknown)
+        raise EvaluationFileError(
+            f"{self.source}: {len(unknown)} of {len(found)} {name} ids are unknown (first in entry "
+            f"{ids[first].at}, '{name}_id' {values[first]}; {self.truth} has {len(known)})"
+            f"{self._question(ids)}"
+        )
+
+    def _question(self, ids: Sequence[_Ids]) -> str:
+        other = other_data_set(self.categories, {i.video for i in ids}, {i.category for i in ids})
+        return f"; is this {other or 'another data set or split'}?"

@@ -1,0 +1,310 @@
+"""Runs put beside each other: means over seeds, and paired differences.
+
+Runs are one row of the table where they differ in nothing but seed,
+data set and what the data set brings along; data sets and splits are its columns.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from vistk import config as configuration
+from vistk.data.progress import bar
+from vistk.evaluation.bootstrap import percentile_interval, resampled_metrics, video_draws
+from vistk.evaluation.files import GroundTruth, Results
+from vistk.evaluation.keys import Key
+from vistk.evaluation.number_table import COLUMNS, DIFFERENCE_COLUMNS, MEASURED, joined, number_frame, records
+from vistk.evaluation.parts import PARTS, split_results
+from vistk.evaluation.printing import Printable, Table, percent
+from vistk.evaluation.quoted import NOTE, data_sets, quoted
+from vistk.evaluation.report_tables import cells, distinct, verdict
+from vistk.evaluation.scores import score
+from vistk.evaluation.tables import CARD_FIELDS
+from vistk.runs import ALL_ROWS, OWN, Cell, RunError, find_runs, read_run
+from vistk.schema import ConfigError
+from vistk.splits import EvaluationSplit, open_data
+
+METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "AssA", "IDF1")
+FEW_METRICS = ("AP", "AssA", "IDF1")  # where more than two data sets and splits stand side by side
+COMPARED = ("AP", "AP50", "HOTA", "AssA", "IDF1")
+VERDICTS = ("AP",)
+PUBLISHED_SPLIT = "valid"
+
+
+@dataclass(frozen=True)
+class RunComparison(Printable):
+    """Runs beside each other; numbers are fractions.
+
+    Attributes:
+        frame: one number of one run a row: a report's frame, in which ``results`` is what the run is, with
+            ``seed`` and ``run``; quoted rows have neither.
+        differences: paired differences to the first row, of the means over its seeds, with their intervals.
+        card: of each run, by its directory.
+        notes: what was not compared, and why.
+        confidence: of the intervals.
+    """
+
+    frame: pd.DataFrame
+    differences: pd.DataFrame
+    card: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str]
+    confidence: float
+    metrics: Sequence[str]  # that are printed
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """Side by side, differences, cards."""
+        return [
+            _side_by_side(self.frame, self.metrics),
+            *_difference_tables(self.differences, self.confidence),
+            _card_table(self.card),
+            *(Table("", (), (), note=note) for note in self.notes),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``numbers`` and ``differences``, one dict a row; ``card``, ``notes``."""
+        return {
+            "numbers": records(self.frame),
+            "differences": records(self.differences),
+            "card": {run: dict(card) for run, card in self.card.items()},
+            "notes": list(self.notes),
+        }
+
+
+def compare_runs(
+    paths: Sequence[str | Path],
+    *,
+    rows: str | Sequence[str] = OWN,
+    metrics: Sequence[str] | None = None,
+    quote: bool = False,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    jobs: int = 1,
+    progress: bool = False,
+) -> RunComparison:
+    """Reads runs and puts them beside each other.
+
+    The numbers are those of ``metrics.json``. For the paired differences to the first row, results are
+    scored again on resampled videos, where the data can still be read; where not, ``notes`` says so.
+
+    Args:
+        paths: run directories, or folders of them.
+        rows: which rows of each run: names, of which "own" is that of its tracker, "all" are all.
+        metrics: to print; the frame has all. None: :data:`METRICS`, or :data:`FEW_METRICS`.
+        quote: add published numbers of the data sets, marked as quoted.
+        bootstrap: resamples of the videos; 0: no differences.
+        seed, confidence: of the bootstrap.
+        jobs: processes; the numbers do not depend on it.
+        progress: show a bar.
+
+    Raises:
+        RunError, FileNotFoundError: a run cannot be read; the message says what is missing.
+    """
+    found, card = [], {}
+    for run_dir in find_runs(paths):
+        own, card[str(run_dir)] = read_run(run_dir, rows)
+        found += own
+    there = {OWN, ALL_ROWS, *(cell.row for cell in found)}
+    missing = [row for row in ([rows] if isinstance(rows, str) else rows) if row not in there]
+    if missing or not found:
+        wanted = ", ".join(missing) or "at all"
+        raise RunError(f"{len(card)} runs have no scored row {wanted}; expected --rows own, all, or names")
+    found, common = _told_apart(found)
+    frames = [_cell_frame(cell) for cell in found]
+    places = list(dict.fromkeys((cell.data, cell.split) for cell in found))
+    if quote:
+        known = [place for place in places if place[0] in data_sets() and place[1] == PUBLISHED_SPLIT]
+        if not known:
+            shown = ", ".join(" ".join(place) for place in places)
+            raise RunError(
+                f"no published numbers of {shown}, expected the split {PUBLISHED_SPLIT} of "
+                f"{', '.join(data_sets())}"
+            )
+        frames += [quoted(data, shown_as=(data, split)) for data, split in known]
+    notes = [f"All with {' '.join(common)}."] if common else []
+    compared = []
+    if bootstrap and len({cell.label for cell in found}) > 1:
+        truths = _Truths()
+        with bar(len(found), "compare", "result", show=progress, delay=1) as shown:
+            for data, split in places:
+                own = [cell for cell in found if (cell.data, cell.split) == (data, split)]
+                if all(cell.label != found[0].label for cell in own):
+                    notes.append(f"No paired differences on {data} {split}: {found[0].label} is not there.")
+                    continue
+                try:
+                    samples = _samples(own, truths, bootstrap, seed, jobs, shown.update)
+                except (ConfigError, ValueError, OSError) as error:
+                    notes.append(f"No paired differences on {data} {split}: {error}")
+                    continue
+                compared += _paired(samples, found[0].label, data, split, confidence)
+    frame = joined(frames, dict(COLUMNS) | {"seed": "Int64", "run": "object"})
+    metrics = tuple(metrics or (METRICS if len(places) < 3 else FEW_METRICS))
+    unknown = [metric for metric in metrics if metric not in set(frame["metric"])]
+    if unknown:
+        raise RunError(f"no run has the metric {unknown[0]}, found {', '.join(frame['metric'].unique())}")
+    return RunComparison(frame, joined(compared, DIFFERENCE_COLUMNS), card, notes, confidence, metrics)
+
+
+def _told_apart(found: list[Cell]) -> tuple[list[Cell], list[str]]:
+    """Without the words that all runs share, and these. Runs that say the same words with the same seed are
+    different rows, named by their directories.
+    """
+    common = [word for word in found[0].words if all(word in cell.words for cell in found)]
+    found = [replace(c, words=tuple(word for word in c.words if word not in common)) for c in found]
+    times = Counter((c.label, c.data, c.split, c.seed) for c in found)
+    again = {label for (label, *_), count in times.items() if count > 1}
+    return [replace(c, words=(*c.words, f"[{c.run_dir}]")) if c.label in again else c for c in found], common
+
+
+def _cell_frame(cell: Cell) -> pd.DataFrame:
+    numbers = {
+        Key(name): float("nan") if value is None else float(value)
+        for name, value in cell.metrics.items()
+        if isinstance(value, int | float) or value is None
+    }
+    constant = {"data": cell.data, "split": cell.split, "results": cell.label, "source": MEASURED}
+    frame = number_frame(numbers, constant)
+    return frame.assign(seed=cell.seed, run=str(cell.run_dir)).astype({"seed": "Int64"})
+
+
+class _Truths:
+    """The annotations that runs were scored against, read once each."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Mapping[str, EvaluationSplit]] = {}
+
+    def scored(self, cell: Cell) -> tuple[GroundTruth, Path | Results, float]:
+        """The truth of a cell, its results, and the score threshold of the run."""
+        config = configuration.load(cell.run_dir).config
+        key = json.dumps(configuration.to_dict(config)["data"], sort_keys=True, default=str)
+        if key not in self._read:
+            with redirect_stdout(sys.stderr):  # what is read is no part of the tables
+                data = open_data(replace(config, eval_only=True), Accelerator(cpu=True))
+            self._read[key] = data.evaluation
+        splits = self._read[key]
+        for name, split in splits.items():
+            results = cell.run_dir / "rows" / cell.row / name / "results.json"
+            if name == cell.split and split.truth is not None:
+                return split.truth, results, config.evaluation.track_score
+            for suffix, truth in split.parts.items():
+                if f"{name} ({PARTS[suffix]})" == cell.split:
+                    own = split_results(split.parts, results)[suffix]
+                    return truth, own, config.evaluation.track_score
+        raise RunError(f"{cell.split} is no split with annotations, it has no videos of its own")
+
+
+def _samples(
+    found: Sequence[Cell],
+    truths: _Truths,
+    resamples: int,
+    seed: int,
+    jobs: int,
+    progress: Callable[[int], object],
+) -> dict[str, dict[str, np.ndarray]]:
+    """``{label: {metric: (B,)}}``, the mean over seeds, all on the same resampled videos."""
+    by_label: dict[str, list[dict[str, np.ndarray]]] = {}
+    first: GroundTruth | None = None
+    for cell in found:
+        truth, results, threshold = truths.scored(cell)
+        if first is None:
+            first, draws = truth, video_draws(len(truth.videos), resamples, seed)
+        if truth.source != first.source:
+            raise RunError(f"annotations are of different files, {first.source} and {truth.source}")
+        values = resampled_metrics(score(truth, results, score_threshold=threshold, jobs=jobs), draws)
+        by_label.setdefault(cell.label, []).append(values)
+        progress(1)
+    return {
+        label: {metric: np.mean([run[metric] for run in runs], axis=0) for metric in runs[0]}
+        for label, runs in by_label.items()
+    }
+
+
+def _paired(
+    samples: Mapping[str, Mapping[str, np.ndarray]], baseline: str, data: str, split: str, confidence: float
+) -> list[pd.DataFrame]:
+    out = []
+    for label, values in samples.items():
+        if label == baseline or baseline not in samples:
+            continue
+        numbers = {
+            Key(metric): percentile_interval(values[metric] - samples[baseline][metric], confidence)
+            for metric in COMPARED
+            if metric in values and metric in samples[baseline]
+        }
+        constant = {"data": data, "split": split, "results": label, "baseline": baseline}
+        out.append(number_frame(numbers, constant, DIFFERENCE_COLUMNS))
+    return out
+
+
+def _side_by_side(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    """One row for what a run is, columns for every data set and split; mean and spread over seeds."""
+    places = distinct(frame, ["data", "split"])
+    columns = [
+        (data, split, metric)
+        for data, split in places
+        for metric in metrics
+        if frame.query("data == @data and split == @split and metric == @metric")["value"].notna().any()
+    ]
+    header = [metric if len(places) == 1 else f"{data} {split} {metric}" for data, split, metric in columns]
+    sources = dict(frame.loc[frame["source"] != MEASURED, ["results", "source"]].to_numpy())
+    rows, italic = [], []
+    for i, (label,) in enumerate(distinct(frame, ["results"])):
+        own = frame[frame["results"] == label]
+        values = {key: group["value"].to_numpy() for key, group in own.groupby(["data", "split", "metric"])}
+        seeds = ", ".join(map(str, sorted(own["seed"].dropna().unique())))
+        row = [label, seeds or "-", *(_mean_and_spread(values.get(column)) for column in columns)]
+        rows.append([*row, *([sources.get(label, "measured here")] if sources else [])])
+        italic += [i] if label in sources else []
+    title = "runs" if len(places) > 1 else f"runs, {' '.join(places[0])}"
+    note = "Percent; mean ± standard deviation over seeds."
+    return Table(
+        title,
+        ["run", "seeds", *header, *(["source"] if sources else [])],
+        rows,
+        italic=italic,
+        note=f"{note} {NOTE}" if sources else note,
+    )
+
+
+def _mean_and_spread(values: np.ndarray | None) -> str:
+    """Undefined where any run is, as a mean over other runs would be another number."""
+    if values is None or np.isnan(values).any():
+        return "-"
+    return percent(values.mean()) + (f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def _difference_tables(differences: pd.DataFrame, confidence: float) -> list[Table]:
+    out = []
+    for data, split in distinct(differences, ["data", "split"]):
+        own = differences.query("data == @data and split == @split")
+        metrics = [metric for metric in COMPARED if metric in set(own["metric"])]
+        rows = [
+            [label, *cells(own[own["results"] == label], metrics, signed=True)]
+            for (label,) in distinct(own, ["results"])
+        ]
+        sentences = [verdict(row, confidence) for _, row in own[own["metric"].isin(VERDICTS)].iterrows()]
+        title = f"{data} {split}: difference to {own['baseline'].iloc[0]}"
+        out.append(
+            Table(title, ["run", *metrics], rows, note="\n".join(f"- {sentence}" for sentence in sentences))
+        )
+    return out
+
+
+def _card_table(card: Mapping[str, Mapping[str, Any]]) -> Table:
+    fields = [name for name in CARD_FIELDS if any(own.get(name) is not None for own in card.values())]
+    fields = [name for name in fields if name != "seeds"]
+    rows = [[run, *(str(own.get(name, "-")) for name in fields)] for run, own in card.items()]
+    return Table("cards", ["run", *fields], rows)
