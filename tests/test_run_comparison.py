@@ -198,6 +198,13 @@ def test_a_split_that_the_first_run_lacks_is_said(runs: Path, data_root: Path) -
     assert "No paired differences on synthetic swap: minvis is not there." in found.notes
 
 
+def test_unfinished_runs_are_left_out_and_said(runs: Path) -> None:
+    (runs / "b1" / "metrics.json").unlink()
+    found = compare_runs(sorted(runs.iterdir()), bootstrap=0)
+    assert set(found.frame["run"]) == {str(runs / "a"), str(runs / "b0")}
+    assert found.notes[1:] == [f"{runs / 'b1'}: no finished run there or below."]
+
+
 def test_quoted_rows_need_a_published_data_set(runs: Path) -> None:
     with pytest.raises(RunError, match="no published numbers of synthetic track, synthetic swap,"):
         compare_runs([runs], quote=True)
@@ -209,7 +216,7 @@ def test_errors_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureF
     (runs / "b1" / "metrics.json").write_text("[]")
     for path, expected in {
         tmp_path / "empty": "no finished run there or below, expected metrics.json beside config.yaml",
-        tmp_path / "none": "no finished run there or below",
+        tmp_path / "none": "none: no such directory, expected a run or a folder of runs",
         runs / "b1": "not what experiments/run.py leaves",
     }.items():
         assert main(["compare", str(path)]) == 2

@@ -32,7 +32,7 @@ from vistk.evaluation.quoted import NOTE, data_sets, quoted
 from vistk.evaluation.report_tables import cells, distinct, verdict
 from vistk.evaluation.scores import score
 from vistk.evaluation.tables import CARD_FIELDS
-from vistk.runs import ALL_ROWS, OWN, Cell, RunError, find_runs, read_run
+from vistk.runs import ALL_ROWS, OWN, Cell, RunError, find_runs, read_run, without_runs
 from vistk.schema import ConfigError
 from vistk.splits import EvaluationSplit, open_data
 
@@ -135,6 +135,7 @@ def compare_runs(
             )
         frames += [quoted(data, shown_as=(data, split)) for data, split in known]
     notes = [f"All with {' '.join(common)}."] if common else []
+    notes += [f"{path}: no finished run there or below." for path in without_runs(paths)]
     compared = []
     if bootstrap and len({cell.label for cell in found}) > 1:
         truths = _Truths()

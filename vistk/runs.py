@@ -49,25 +49,32 @@ class Cell:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
-    """The finished runs among directories and below them, in order.
+    """The finished runs among directories and below them, in order. Others may be on their way.
 
     Raises:
-        FileNotFoundError: there is none in one of them.
+        FileNotFoundError: there is no such directory, or no finished run in any.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        below = sorted(
-            file.parent for file in path.rglob("metrics.json") if (file.parent / CONFIG_FILE).is_file()
-        )
-        if not below:
-            raise FileNotFoundError(
-                f"{path}: no finished run there or below, expected metrics.json beside {CONFIG_FILE}"
-            )
-        found += below
     first: dict[Path, Path] = {}
-    for run_dir in found:
-        first.setdefault(run_dir.resolve(), run_dir)
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path}: no such directory, expected a run or a folder of runs")
+        for run_dir in _finished(path):
+            first.setdefault(run_dir.resolve(), run_dir)
+    if not first:
+        raise FileNotFoundError(
+            f"{', '.join(map(str, paths))}: no finished run there or below, expected metrics.json beside "
+            f"{CONFIG_FILE}"
+        )
     return list(first.values())
+
+
+def without_runs(paths: Sequence[str | Path]) -> list[Path]:
+    """The directories that :func:`find_runs` found nothing in."""
+    return [path for path in map(Path, paths) if not _finished(path)]
+
+
+def _finished(path: Path) -> list[Path]:
+    return sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / CONFIG_FILE).is_file())
 
 
 def read_run(run_dir: Path, rows: str | Sequence[str] = OWN) -> tuple[list[Cell], dict[str, Any]]:

@@ -1,6 +1,8 @@
 """The best links of masks to instances, against trying all of them."""
 
+import ctypes
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -118,3 +120,22 @@ def test_a_mask_that_does_harm_is_left_out(new_scene):
     scene = one_video(new_scene, [instance], [track])
     found = link(overlaps_of(scene), np.ones(1, dtype=bool))
     assert found.prediction[:, 0].tolist() == [0, 0, -1]  # 2/3 rather than 48/96
+
+
+@pytest.mark.skipif(os.name != "posix", reason="libc by its handle")
+def test_the_solver_prints_nothing(capfd):
+    """The solver leaves a line for debugging in the buffer of C, which comes out whenever that is emptied."""
+    libc = ctypes.CDLL(None)
+    libc.puts(b"before")
+    with relinking._c_output_dropped():
+        libc.puts(b"from C")
+    libc.puts(b"after")
+    libc.fflush(None)
+    assert capfd.readouterr().out == "before\nafter\n"
+
+
+def test_output_comes_back_after_an_error(capfd):
+    with pytest.raises(KeyError), relinking._c_output_dropped():
+        raise KeyError
+    os.write(1, b"here")
+    assert capfd.readouterr().out == "here"

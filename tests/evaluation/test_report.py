@@ -13,7 +13,7 @@ import vistk.evaluation
 from vistk.evaluation.files import EvaluationFileError
 from vistk.evaluation.number_table import COLUMNS
 from vistk.evaluation.printing import Table, latex_escape
-from vistk.evaluation.report import evaluate, named_place, named_results
+from vistk.evaluation.report import Report, evaluate, named_place, named_results
 from vistk.evaluation.report_tables import verdict
 from vistk.evaluation.scores import score
 

@@ -7,6 +7,7 @@ import pytest
 from vistk.data.categories import OVIS, YTVIS2019, YTVIS2021
 from vistk.evaluation.data_sets import VIDEOS, other_data_set
 from vistk.evaluation.files import EvaluationFileError, load_ground_truth, load_results
+from vistk.evaluation.records import distinct
 from vistk.evaluation.report import evaluate
 
 FAULTS = {
@@ -111,3 +112,12 @@ def test_the_data_set_is_in_the_message(new_scene):
     ]
     with pytest.raises(EvaluationFileError, match=r"119 of 421 video ids are unknown .*YouTube-VIS 2021,"):
         load_results(content, load_ground_truth(scene.ground_truth))
+
+
+def test_categories_have_names_of_their_own():
+    assert distinct({0: "a", 1: "b"}) == {0: "a", 1: "b"}
+    names = distinct({1: "cat", 2: "cat", 3: "cat (1)", 4: "all", 5: "dog"})
+    assert len(set(names.values())) == 5
+    assert names[2] == "cat (2)"
+    assert names[4] == "all (4)"  # not the name of all classes together
+    assert names[5] == "dog"

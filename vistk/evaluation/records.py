@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vistk.data.ytvis import OCCLUSION_WORDS
+from vistk.evaluation.keys import ALL
 from vistk.structures import RLE
 
 OCCLUSION_LEVELS = dict(zip(OCCLUSION_WORDS, (0.0, 0.25, 0.75), strict=True))
@@ -88,6 +89,14 @@ def mean_occlusion(levels: Sequence[str | None]) -> float | None:
 
 
 def distinct(names: Mapping[int, str]) -> dict[int, str]:
-    """Category names by id; two of one name are told apart by the id: reports are keyed by name."""
-    counts = Counter(names.values())
-    return {key: name if counts[name] == 1 else f"{name} ({key})" for key, name in names.items()}
+    """Category names by id, told apart by the id where need be: reports are keyed by name.
+
+    So are two of one name, and one that is called as all classes together are.
+    """
+    taken = {ALL, *(name for name, count in Counter(names.values()).items() if count > 1)}
+    out = dict(names)
+    while clashes := [key for key, name in out.items() if name in taken]:
+        for key in clashes:
+            out[key] = f"{out[key]} ({key})"
+        taken |= {name for name, count in Counter(out.values()).items() if count > 1}
+    return out

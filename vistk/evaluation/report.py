@@ -163,7 +163,7 @@ def evaluate(
                 frames.append(number_frame(scores.numbers, row))
                 continue
             # Only a bar that is there: one drawn before its delay is over would not be closed either.
-            shown.set_postfix_str(f"{name}, resampling", refresh=shown.last_print_n > 0)
+            shown.set_postfix_str(f"{name}, resampling", refresh=progress and shown.last_print_n > 0)
             samples = resampled(scores, draws)
             found = intervals(samples, confidence)
             numbers = {
