@@ -187,3 +187,20 @@ def test_other_arithmetic_is_timms(folded, monkeypatch):
         monkeypatch.setenv("VISTK_OPS", "reference")
         assert torch.equal(backbone(images)["res5"], backbone.body(images)[3])
     assert folded == []
+
+
+@pytest.mark.parametrize("place", ["layer2.1.conv2", "bn1", "layer2", "layer2.0.downsample"])
+def test_a_forward_of_its_own_is_called(place):
+    backbone, seen = trained(), []
+    module = backbone.body.get_submodule(place)
+    plain = module.forward
+    module.forward = lambda x: seen.append(x) or plain(x)
+    assert_as_timm(backbone, torch.randn(1, 3, 64, 96))
+    assert len(seen) == 2
+
+
+def test_a_hook_on_the_network_itself_is_called():
+    backbone, seen = trained(), []
+    backbone.body.register_forward_hook(lambda *_: seen.append(1))
+    assert_as_timm(backbone, torch.randn(1, 3, 64, 96))
+    assert len(seen) == 2

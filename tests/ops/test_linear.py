@@ -301,3 +301,27 @@ def test_gradients_of_a_convolution_are_pytorchs(calls):
     conv2d(x, weight, add=add, relu=True).sum().backward()
     assert torch.equal(add.grad, (F.conv2d(x, weight) + add > 0).float())
     assert calls == []
+
+
+@pytest.mark.parametrize("place", ["x", "weight", "add"])
+def test_what_is_not_a_number_passes_the_relu(calls, place):
+    given = {
+        "x": torch.randn(2, 16, 23, 7),
+        "weight": torch.randn(8, 16, 3, 3),
+        "add": torch.randn(2, 8, 21, 5),
+    }
+    given[place].view(-1)[5] = float("nan")
+    found = conv2d(given["x"], given["weight"], relu=True, add=given["add"])
+    expected = F.relu(F.conv2d(given["x"], given["weight"]) + given["add"])
+    assert len(calls) == 1
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert found.isnan().any()
+
+
+def test_what_is_not_a_number_passes_the_relu_of_a_linear_layer(calls):
+    x, weight = torch.randn(WORTH_A_CALL // (64 * 64), 64), torch.randn(64, 64)
+    x[3, 5] = float("nan")
+    found = linear(x, weight, relu=True)
+    assert len(calls) == 1
+    assert torch.equal(found.isnan(), F.linear(x, weight).isnan())
+    assert found[3].isnan().all()

@@ -118,7 +118,7 @@ class FramePredictions:
             chosen = [e[p.frame, p.query] for e, p in zip(self.mask_embeds, rest, strict=True)]
             by_frame = torch.stack(chosen, dim=1).split(first.per_frame)  # F x (n_f, L-1, C)
             made = [
-                embeds.flatten(0, 1) @ features.flatten(1)
+                embeds.flatten(0, 1).to(features.dtype) @ features.flatten(1)
                 for embeds, features in zip(by_frame, self.mask_features, strict=True)
             ]
             size = self.mask_logits.shape[-2:]

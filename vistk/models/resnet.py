@@ -1,7 +1,7 @@
 """ResNets (arXiv 1512.03385) at inference on a CPU, on timm's modules.
 
-Batch norms are folded into the convolutions before them, ReLUs and shortcuts run inside the convolutions,
-and maps lie in memory with channels last. Weights are folded anew in every call, which costs a few percent
+Batch norms are folded into the convolutions before them, shortcuts are added inside the convolutions, and
+maps lie in memory with channels last. Weights are folded anew in every call, which costs a few percent
 of it: nothing is kept that could go stale.
 """
 
@@ -31,7 +31,7 @@ def fused_features(body: Any, images: Tensor) -> list[Tensor] | None:
     if choose_dense(images, *body.parameters()).name != "onednn" or _has_any_global_hook():
         return None
     parts: dict[str, Any] = dict(body.items()) if isinstance(body, nn.ModuleDict) else {}
-    if not _is_residual(parts.get("layer1")):
+    if not (_bare(body) and _is_residual(parts.get("layer1"))):
         return None
     x, maps = images, []
     stem = [parts.get(name) for name in STEM]
@@ -118,5 +118,10 @@ def _is_relu(act: Any) -> bool:
 
 
 def _bare(module: nn.Module | None) -> bool:
-    """No hook that would have to see what goes in or comes out."""
-    return module is None or not (module._forward_hooks or module._forward_pre_hooks)
+    """Nothing that would have to see what goes in or comes out: no hook, no ``forward`` of its own."""
+    return module is None or not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in vars(module)
+        or module._compiled_call_impl is not None
+    )

@@ -16,7 +16,7 @@ WORTH_A_CALL = 2**20
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """``x @ weight.T + bias``, then a ReLU if asked for.
 
-    Large float32 products on an x86 CPU run in oneDNN with the ReLU fused, where no gradient is asked for
+    Large float32 products on an x86 CPU run in oneDNN where no gradient is asked for
     (:func:`vistk.ops.onednn.choose_dense`); all others are ``F.linear``.
 
     Args:
@@ -26,15 +26,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
         relu: clamp the result at zero.
 
     Returns:
-        ``(.., O)``, contiguous in the fused case.
+        ``(.., O)``, contiguous where oneDNN ran.
     """
-    # A compiler that met the sizes first would make a graph for small ones and another for large ones.
-    large = not torch.compiler.is_compiling() and x.numel() * weight.shape[0] >= WORTH_A_CALL
+    # A tracer that met the sizes first would make a graph for small ones and another for large ones.
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    large = not traced and x.numel() * weight.shape[0] >= WORTH_A_CALL
     if large and choose_dense(x, weight, bias).name == "onednn":
         # Of a bias, the kernel reads memory, not strides.
         bias = None if bias is None else bias.contiguous()
-        kind = "relu" if relu else "none"
-        fused = torch.ops.mkldnn._linear_pointwise.default
-        return fused(x.contiguous(), weight.contiguous(), bias, kind, [], "")
+        kernel = torch.ops.mkldnn._linear_pointwise.default
+        out = kernel(x.contiguous(), weight.contiguous(), bias, "none", [], "")
+        # Not oneDNN's fused ReLU: it turns NaN into 0, and a broken model would give plausible numbers.
+        return out.relu_() if relu else out
     out = F.linear(x, weight, bias)
     return F.relu(out) if relu else out
