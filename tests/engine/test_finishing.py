@@ -63,7 +63,8 @@ def same(a: FinishedMasks, b: FinishedMasks) -> bool:
 def test_the_published_steps(finish, given, network, resized, output):
     size = FrameSize(network, resized, output)
     logits = logits_of(7, *given)
-    rles, probability, area = finish(logits, size)
+    finished = finish(logits, size)
+    rles, probability, area = finished.rles, finished.probability_sum, finished.area
     before, after = published(logits, size)
     clear = (after.abs() > 1e-5 * logits.abs().max()).numpy()
     assert clear.mean() > 0.999
@@ -74,6 +75,22 @@ def test_the_published_steps(finish, given, network, resized, output):
     np.testing.assert_allclose(area, inside.flatten(1).sum(1), atol=(before.abs() < 1e-4).sum().item())
     expected = (before.double().sigmoid() * inside).flatten(1).sum(1)
     np.testing.assert_allclose(probability, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_published_steps_at_any_size(seed):
+    random = np.random.default_rng(seed)
+    given = tuple(int(side) for side in random.choice([1, 2, 5, 8, 16, 17, 33], 2))
+    network = tuple(side * int(random.choice([1, 2, 4, 8])) for side in given)
+    resized = tuple(int(random.integers((side + 1) // 2, side + 1)) for side in network)
+    output = tuple(int(side) for side in random.integers(1, 200, 2))
+    size = FrameSize(network, resized, output)
+    logits = logits_of(6, *given, seed).round(decimals=seed % 3)  # values of exactly 0, too
+    _, after = published(logits, size)
+    clear = (after.abs() > 1e-5 * logits.abs().max()).numpy()
+    for finish in (finishing._by_tiles, finishing._by_pixels):
+        found = dense(finish(logits, size).rles, size)
+        assert np.array_equal(found[clear], (after > 0).numpy()[clear])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -101,7 +118,7 @@ def test_a_mask_does_not_depend_on_its_company(given, network, resized, output, 
         assert together.rles == tuple(rle for part in parts for rle in part.rles)
         assert torch.equal(together.area, torch.cat([part.area for part in parts]))
         assert torch.equal(together.probability_sum, torch.cat([part.probability_sum for part in parts]))
-    monkeypatch.setattr(finishing, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(finishing, "MASKS_ON_CPU", 3)
     assert same(together, finish_masks(logits, size))
 
 
@@ -155,3 +172,12 @@ def test_chosen_masks_of_several_frames_are_finished_together(counted):
     assert counted == [3, 1]
     assert [frames[0][0], frames[0][3], frames[1][2], frames[2][1]] == [expected[i] for i in (0, 3, 6, 9)]
     assert counted == [3, 1]
+
+
+def test_threads_change_nothing(monkeypatch):
+    size = FrameSize((96, 160), (90, 150), (135, 225))
+    logits = logits_of(7, 24, 40).requires_grad_()
+    alone = finish_masks(logits, size)
+    monkeypatch.setattr(finishing, "MASKS_ON_CPU", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert same(finish_masks(logits, size), alone)

@@ -6,18 +6,17 @@ import torch
 from pycocotools import mask as coco_mask
 
 from vistk.ops.masks import (
-    _counts_of_runs,
     areas,
     decode,
     encode,
-    encode_columns,
     frame_iou,
     iou_from_counts,
+    rles_of_run_ends,
     to_rle,
     tube_iou,
     tube_overlaps,
 )
-from vistk.ops.runs import covered_pixels, first_broken
+from vistk.ops.runs import covered_pixels, first_broken, run_ends
 
 SIZES = [(1, 1), (7, 23), (83, 5)]
 
@@ -57,16 +56,17 @@ def test_encode_decode(size):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 23), (83, 5), (400, 700), (2100, 500)])
-def test_counts_of_runs(size):
-    """What encodes masks on an accelerator."""
+def test_rles_of_run_ends(size):
     rng = np.random.default_rng(4)
-    masks = rng.random((8, *size[::-1])) < np.array([0, 1, 0.5, 0.01, 0.99, 0.2, 0, 0])[:, None, None]
-    masks[5, size[1] // 2 :] = True
+    masks = rng.random((8, *size)) < np.array([0, 1, 0.5, 0.01, 0.99, 0.2, 0, 0])[:, None, None]
+    masks[5, : size[0] // 2] = True
     masks[6, -1, -1] = masks[7, 0, 0] = True
-    columns = torch.from_numpy(masks)
-    expected = [rle["counts"] for rle in encode_columns(columns)]
-    assert _counts_of_runs(columns.flatten(1)) == expected
-    assert _counts_of_runs(columns[:1].flatten(1)) == expected[:1]
+    expected = rles(masks)
+    ends, bounds = run_ends([rle["counts"] for rle in expected])
+    expected = [rle if some.any() else None for rle, some in zip(expected, masks, strict=True)]
+    assert rles_of_run_ends(ends, bounds, size) == expected
+    assert rles_of_run_ends(ends[bounds[2] :], bounds[2:] - bounds[2], size) == expected[2:]
+    assert rles_of_run_ends(ends[:0], bounds[:1], size) == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 23), (83, 5), (400, 700)])

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistk.ops.masks import encode_columns, to_rle
+from vistk.engine.tiles import resize_by_tiles
+from vistk.ops.masks import rles_of_run_ends
 from vistk.structures import RLE, FinishedMask, FinishedMasks
 
-CHUNK_BYTES = 2**26  # of device memory that masks take on their way to run lengths
+CHUNK_BYTES = 2**26  # of an accelerator's memory that masks take on their way to run lengths
+BYTES_A_PIXEL = 12  # of that: floats before and after the last step, and what comes from comparing them
+MASKS_ON_CPU = 16  # at once and thread; 60 MB where masks are noise, 5 MB where they are objects
 TOGETHER = 64  # masks of a video that are gathered at a time
-TILE = 16  # side of a tile in cells of the mask logits
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,40 @@ def finish_masks(mask_logits: Tensor, size: FrameSize) -> FinishedMasks:
     Args:
         mask_logits: ``(N, h, w)``.
     """
-    on_cpu = mask_logits.device.type == "cpu"
-    pixels = max(math.prod(size.output), math.prod(size.network))
-    chunk = max(1, CHUNK_BYTES // ((2 if on_cpu else 12) * pixels))
-    parts = [(_by_tiles if on_cpu else _by_pixels)(part, size) for part in mask_logits.split(chunk)]
+    if len(mask_logits) == 0:
+        return FinishedMasks((), *torch.zeros(2, 0, dtype=torch.float64, device="cpu"))
+    if mask_logits.device.type == "cpu":
+        # Gradients are off in this thread alone.
+        parts = _in_threads(partial(_by_tiles, size=size), mask_logits.detach().split(MASKS_ON_CPU))
+    else:
+        pixels = max(math.prod(size.output), math.prod(size.network))
+        at_once = max(1, CHUNK_BYTES // (BYTES_A_PIXEL * pixels))
+        parts = [_by_pixels(part, size) for part in mask_logits.split(at_once)]
     return FinishedMasks(
-        tuple(rle for rles, _, _ in parts for rle in rles),
-        torch.cat([probability for _, probability, _ in parts]),
-        torch.cat([area for _, _, area in parts]),
+        tuple(rle for part in parts for rle in part.rles),
+        torch.cat([part.probability_sum for part in parts]),
+        torch.cat([part.area for part in parts]),
     )
 
 
-Finished = tuple[list[RLE | None], Tensor, Tensor]
+def _in_threads(work: Callable[[Tensor], FinishedMasks], parts: Sequence[Tensor]) -> list[FinishedMasks]:
+    """``work`` on every part, on as many cores as PyTorch may use: NumPy lets go of the interpreter."""
+    threads = min(torch.get_num_threads(), len(parts))
+    if threads == 1:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, parts))
 
 
-def _by_pixels(mask_logits: Tensor, size: FrameSize) -> Finished:
-    """All pixels, step by step as published: what an accelerator is good at."""
+def _by_tiles(mask_logits: Tensor, size: FrameSize) -> FinishedMasks:
+    """What a CPU is good at: few numbers."""
+    tiled = resize_by_tiles(mask_logits.float().numpy(), size.network, size.resized, size.output)
+    rles = rles_of_run_ends(tiled.ends, tiled.bounds, size.output)
+    return FinishedMasks(tuple(rles), torch.from_numpy(tiled.probability_sum), torch.from_numpy(tiled.area))
+
+
+def _by_pixels(mask_logits: Tensor, size: FrameSize) -> FinishedMasks:
+    """What an accelerator is good at: all pixels, step by step. Only changes along the columns leave it."""
     logits = F.interpolate(mask_logits[None].float(), size=size.network, mode="bilinear", align_corners=False)
     logits = logits[..., : size.resized[0], : size.resized[1]]
     inside = logits[0] > 0
@@ -66,109 +87,13 @@ def _by_pixels(mask_logits: Tensor, size: FrameSize) -> Finished:
     area = inside.flatten(1).sum(1, dtype=torch.float64)
     if size.output != size.resized:
         logits = F.interpolate(logits, size=size.output, mode="bilinear", align_corners=False)
-    rles = _encoded((logits[0] > 0).mT)
+    pixels = (logits[0] > 0).mT.flatten(1)  # in the order in which an RLE counts
+    mask, change = (pixels != F.pad(pixels[:, :-1], (1, 0))).nonzero().cpu().numpy().T
     probability, area = torch.stack([probability, area]).cpu()
-    return rles, probability, area
-
-
-def _by_tiles(mask_logits: Tensor, size: FrameSize) -> Finished:
-    """Both steps as one, and only the tiles in which a mask is positive somewhere: what a CPU is good at.
-
-    Where no logit around a pixel is positive, it is not either, as the weights of interpolation are not
-    negative. All arithmetic is elementwise, in an order that is the same for a mask alone and among others:
-    no matrix product, and no ``sigmoid`` of torch, which treats the last elements of an array in another way.
-    """
-    n = len(mask_logits)
-    probability, area = torch.zeros(2, n, dtype=torch.float64)
-    for index, _, _, logits in _tiles(mask_logits, size, size.resized):
-        logits = logits.flatten(1).clamp_(min=0)
-        inside = logits.sign().sum(1)
-        values = logits.neg_().numpy()
-        np.exp(values, out=values)
-        values += 1
-        np.divide(1, values, out=values)
-        # Multiples of 2^-24 from 0.5 to 1, so that their sum is exact; 0.5 outside of the mask.
-        area[index] += inside
-        probability[index] += logits.sum(1, dtype=torch.float64) - 0.5 * (logits.shape[1] - inside)
-    columns = np.zeros((n, size.output[1], size.output[0]), dtype=bool)
-    for index, rows, across, logits in _tiles(mask_logits, size, size.output):
-        # NumPy compares six times as fast as torch does.
-        columns[index.numpy(), across, rows] = logits.numpy() > 0
-    return _encoded(torch.from_numpy(columns)), probability, area
-
-
-def _encoded(columns: Tensor) -> list[RLE | None]:
-    """RLEs of ``(N, W, H)`` masks, ``None`` where empty."""
-    width, height = columns.shape[1:]
-    empty = to_rle({"size": [height, width], "counts": [height * width]}, height, width)
-    return [None if rle == empty else rle for rle in encode_columns(columns)]
-
-
-def _tiles(
-    mask_logits: Tensor, size: FrameSize, wanted: tuple[int, int]
-) -> Iterator[tuple[Tensor, slice, slice, Tensor]]:
-    """Resized logits, tile by tile, of the masks that are positive there.
-
-    Args:
-        wanted: ``size.resized`` or ``size.output``.
-
-    Yields:
-        which masks (M,), rows and columns of the tile, and the logits ``(M, columns, rows)``, transposed.
-    """
-    h, w = mask_logits.shape[1:]
-    down = _bands(h, size.network[0], size.resized[0], wanted[0])
-    across = _bands(w, size.network[1], size.resized[1], wanted[1])
-    positive = mask_logits > 0
-    for rows in down:
-        positive_columns = positive[:, rows.cells].any(1)
-        for columns in across:
-            index = positive_columns[:, columns.cells].any(1).nonzero()[:, 0]
-            if len(index):
-                logits = rows.interpolate(mask_logits[index, rows.cells, columns.cells].float())
-                yield index, rows.pixels, columns.pixels, columns.interpolate(logits.mT.contiguous())
-
-
-@dataclass(frozen=True)
-class _Band:
-    """A tile's part of one axis."""
-
-    pixels: slice
-    cells: slice  # of the mask logits, those that the pixels depend on
-    taps: tuple[tuple[Tensor, Tensor], ...]  # for each pixel a cell (pixels,) and its weight (pixels, 1)
-
-    def interpolate(self, logits: Tensor) -> Tensor:
-        """``(M, cells, X)`` to ``(M, pixels, X)``."""
-        (cells, weights), *more = self.taps
-        out = logits.index_select(1, cells).mul_(weights)
-        for cells, weights in more:
-            out += logits.index_select(1, cells).mul_(weights)
-        return out
-
-
-@lru_cache(maxsize=64)
-def _bands(source: int, network: int, resized: int, wanted: int) -> tuple[_Band, ...]:
-    """One axis of :func:`_tiles`: the weights of ``F.interpolate``, once or twice, on unit vectors."""
-    weights = _interpolation(source, network)[:resized]
-    if wanted != resized:
-        weights = _interpolation(resized, wanted) @ weights
-    tiles = min(wanted, max(1, round(source / TILE)))
-    bands = []
-    for i in range(tiles):
-        pixels = slice(i * wanted // tiles, (i + 1) * wanted // tiles)
-        used = weights[pixels].any(0).nonzero()
-        cells = slice(int(used[0]), int(used[-1]) + 1)
-        part = weights[pixels, cells]
-        order = (part == 0).int().argsort(stable=True)  # cells that count come first
-        most = int((part != 0).sum(1).max())
-        taps = tuple((cell, part.gather(1, cell[:, None]).float()) for cell in order[:, :most].unbind(1))
-        bands.append(_Band(pixels, cells, taps))
-    return tuple(bands)
-
-
-def _interpolation(source: int, target: int) -> Tensor:
-    """``(target, source)`` float64 matrix of the float32 weights of linear interpolation."""
-    unit = torch.eye(source)[None]
-    return F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T.double()
+    stops = np.bincount(mask, minlength=len(pixels)).cumsum()
+    ends = np.insert(change, stops, pixels.shape[1])
+    bounds = np.append(0, stops + np.arange(1, len(pixels) + 1))
+    return FinishedMasks(tuple(rles_of_run_ends(ends, bounds, size.output)), probability, area)
 
 
 class FrameMasks:
@@ -212,8 +137,8 @@ class FrameMasks:
         masks = [self._finished[query] for query in range(len(self))]
         return FinishedMasks(
             tuple(mask.rle for mask in masks),
-            torch.tensor([mask.probability_sum for mask in masks], dtype=torch.float64),
-            torch.tensor([mask.area for mask in masks], dtype=torch.float64),
+            torch.tensor([mask.probability_sum for mask in masks], dtype=torch.float64, device="cpu"),
+            torch.tensor([mask.area for mask in masks], dtype=torch.float64, device="cpu"),
         )
 
     def _finish(self, queries: Collection[int]) -> None:

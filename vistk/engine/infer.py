@@ -72,6 +72,7 @@ def segment_video(
     for part in segment_windows(segmenter, describers, frames, output_size, window, device):
         for queries in part.frames:
             yield queries, part.size
+        del part, queries  # not to be kept while the next one is segmented
 
 
 class VideoTracker:
@@ -196,7 +197,8 @@ def track_video(
         for t, queries in enumerate(window.frames, start=window.start):
             for name, worker in workers.items():
                 worker.step(queries[describer_of[name]], window.size, targets[t] if targets else None)
-        held.append(replace(window, frames=()))
+        if online:
+            held.append(replace(window, frames=()))
         del window, queries  # not to be kept while the next one is segmented
         if _num_bytes(held) > HELD_BYTES:
             leaving = []

@@ -39,7 +39,7 @@ def predict(
             weights from :func:`vistk.load_published`, else :class:`ScoringProtocol`'s defaults.
         video_id: carried into the result.
         window: frames that pass the segmenter at once, ``None`` = as many as are fast on the device; the
-            result does not depend on it.
+            result depends on it by rounding alone.
 
     Returns:
         Tracklets by falling score; ``.to_ytvis()`` gives the entries of a results file.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -104,34 +103,30 @@ def decode(rle: RLE) -> np.ndarray:
 
 
 def encode(masks: Tensor) -> list[RLE]:
-    """RLEs of ``(N, H, W)`` bool masks."""
-    return encode_columns(masks.bool().mT)
+    """RLEs of ``(N, H, W)`` bool masks.
 
-
-def encode_columns(columns: Tensor) -> list[RLE]:
-    """RLEs of transposed ``(N, W, H)`` bool masks: their pixels in the order in which an RLE runs.
-
-    On a CPU, pycocotools counts the pixels; Fortran-ordered memory spares it a copy, which would take twice
-    the time of counting. From an accelerator only the ends of the runs are fetched, thousands instead of a
-    million.
+    The transpose happens on the masks' device, so that pycocotools gets Fortran-ordered memory
+    without another copy (about three times faster than ``np.asfortranarray`` per mask).
     """
-    n, width, height = columns.shape
-    if n == 0:
+    if masks.shape[0] == 0:
         return []
-    if columns.device.type == "cpu":
-        pixels = columns.contiguous().view(torch.uint8).numpy()
-        return [_as_text(rle) for rle in coco_mask.encode(pixels.transpose(2, 1, 0))]
-    return [{"size": [height, width], "counts": text} for text in _counts_of_runs(columns.flatten(1))]
+    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()  # (N, W, H)
+    return [_as_text(rle) for rle in coco_mask.encode(columns.transpose(2, 1, 0))]
 
 
-def _counts_of_runs(pixels: Tensor) -> list[str]:
-    """The counts of compressed RLEs for ``(N, P)`` bool pixels on any device."""
-    n, length = pixels.shape
-    before = F.pad(pixels[:, :-1], (1, 0))
-    mask, change = (pixels != before).nonzero().T.cpu().numpy()
-    stops = (np.bincount(mask, minlength=n) + 1).cumsum()  # behind the last run of each mask
-    starts = np.append(0, stops[:-1])
-    ends = np.insert(change, stops - np.arange(1, n + 1), length)
+def rles_of_run_ends(ends: np.ndarray, bounds: np.ndarray, size: tuple[int, int]) -> list[RLE | None]:
+    """RLEs of masks from the ends of their runs; the reverse of :func:`vistk.ops.runs.run_ends`.
+
+    Args:
+        ends: ``(E,)`` int64, ascending within a mask: pixels, counted down the columns, that are unlike the
+            one before (before the first one is background), and in the end the number of all pixels.
+        bounds: ``(N + 1,)`` int64, where each mask begins among them, and E.
+        size: height and width.
+
+    Returns:
+        N RLEs, ``None`` for a mask without pixels.
+    """
+    starts, stops = bounds[:-1], bounds[1:]
     runs = np.diff(ends, prepend=0)
     runs[starts] = ends[starts]
     # From the fourth on, a number is the difference to the run two before.
@@ -141,18 +136,25 @@ def _counts_of_runs(pixels: Tensor) -> list[str]:
         plain = (starts + i)[starts + i < stops]
         numbers[plain] = runs[plain]
     # Six bits a character: five of the number, the lowest first, and one for "more follow".
-    size = np.where(numbers < 0, ~numbers, numbers)
-    widths = 1 + np.searchsorted(16 << 5 * np.arange(6), size, side="right")
-    last = widths.cumsum()
-    text = np.empty(last[-1], dtype=np.uint8)
-    at = last - widths
+    magnitude = numbers ^ (numbers >> 63)  # -1 - n for a negative n
+    widths = np.ones_like(numbers)
+    wide = np.flatnonzero(magnitude >= 16)
+    while len(wide):
+        widths[wide] += 1
+        wide = wide[magnitude[wide] >> 5 * widths[wide] - 1 > 0]
+    lasts = widths.cumsum()
+    text = np.empty(widths.sum(), dtype=np.uint8)
+    at = lasts - widths
     while len(numbers):
         more = widths > 1
-        text[at] = (numbers & 31) + 32 * more + 48
+        text[at] = (numbers & 31) + (32 * more + 48)
         numbers, at, widths = numbers[more] >> 5, at[more] + 1, widths[more] - 1
-    bounds = [0, *last[stops - 1].tolist()]
-    decoded = text.tobytes().decode("ascii")
-    return [decoded[i:j] for i, j in itertools.pairwise(bounds)]
+    counts = text.tobytes().decode("ascii")
+    texts = itertools.pairwise([0, *lasts[stops - 1].tolist()])
+    return [
+        {"size": list(size), "counts": counts[first:last]} if number > 1 else None
+        for (first, last), number in zip(texts, np.diff(bounds).tolist(), strict=True)
+    ]
 
 
 def areas(rles: Sequence[RLE | None]) -> np.ndarray:
