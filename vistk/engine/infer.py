@@ -174,8 +174,8 @@ def track_video(
 
     Which tracks are kept is known after the last frame, and only their masks have to be finished. The logits
     of the last frames are held until then, :data:`HELD_BYTES` of them. When a window has to go before, the
-    masks of :data:`SPARE` times as many tracks are finished; if a track that is kept in the end was not among
-    them, the window is segmented again, as it was.
+    masks of the tracks in :data:`SPARE` times as many (track, class) pairs are finished; if a track that is
+    kept in the end was not among them, the window is segmented again, as it was.
 
     Args:
         frames, output_size: see :func:`vistk.engine.windows.segment_windows`.
