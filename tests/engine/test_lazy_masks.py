@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
+import tracemalloc
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -254,3 +256,38 @@ def test_finishing_inside_of_step_counts_as_segmenting(monkeypatch):
     tracked = track(random_stub(4), ["MaskIoU"], window=2)["MaskIoU"]
     assert tracked.segment_seconds > 4 * 0.05
     assert 0 < tracked.track_seconds < 0.1
+
+
+def test_a_720p_frame_leaves_less_than_300_kb_behind(monkeypatch):
+    """100 queries that are objects of all sizes, 40 predictions kept; tensors are counted elsewhere."""
+    queries, h, w = 100, 184, 320
+    monkeypatch.setattr(infer, "HELD_BYTES", 3 * queries * h * w * 4)
+    random = torch.Generator().manual_seed(5)
+    y, x = torch.arange(h)[:, None], torch.arange(w)
+    numbers = torch.rand(queries, 4, generator=random)
+    centre_y, centre_x = numbers[:, 0] * h, numbers[:, 1] * w
+    radius_y, radius_x = 4 + numbers[:, 2] * h / 3, 4 + numbers[:, 3] * w / 4
+    distance = [
+        ((y - a) / c) ** 2 + ((x - b) / d) ** 2
+        for a, b, c, d in zip(centre_y, centre_x, radius_y, radius_x, strict=True)
+    ]
+    masks = (1 - torch.stack(distance))[None].expand(24, -1, -1, -1)
+    logits = torch.randn(1, queries, 41, generator=random).expand(24, -1, -1)
+    stub = StubSegmenter(logits, masks, torch.randn(24, queries, 8, generator=random))
+    frames = stub.frames()
+    held = []
+
+    def counted(t):
+        held.append(tracemalloc.get_traced_memory()[0])
+        return frames[t]()
+
+    readers = [partial(counted, t) for t in range(24)]
+    config = EvalConfig(window=1, keep_top=40)
+    tracemalloc.start()
+    try:
+        result = track_video(stub, {"identity": tracker_of(Identity)}, readers, (720, 1280), config, CPU)
+    finally:
+        tracemalloc.stop()
+    assert len(result["identity"].prediction.tracklets) > 30
+    growth = (max(held[20:24]) - max(held[8:12])) / 12
+    assert 5_000 < growth < 300_000
