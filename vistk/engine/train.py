@@ -165,13 +165,16 @@ class TrainingModel(nn.Module):
     def forward(self, batch: ClipBatch, seeds: list[int], dense_only: bool) -> dict[str, Tensor]:
         """Weighted losses of a batch; ``seeds`` has one entry a clip, for its random points."""
         sampler = ClipPointSampler(seeds, batch.images.device)
+        propagate = self.tracker.propagate if self.tracker.propagates else None
         if self.frozen:
+            # Gradients of what is propagated pass through the segmenter's decoder.
+            with torch.set_grad_enabled(propagate is not None and torch.is_grad_enabled()):
+                out = self.segmenter(batch.images, batch.valid_size, propagate)
             with torch.no_grad():
-                out = self.segmenter(batch.images, batch.valid_size)
                 matches = self.criterion.match(out, batch.targets, sampler)
             losses: dict[str, Tensor] = {}
         else:
-            out = self.segmenter(batch.images, batch.valid_size)
+            out = self.segmenter(batch.images, batch.valid_size, propagate)
             losses, matches = self.criterion(out, batch.targets, sampler)
             if dense_only and "dense" in losses:
                 # Zeros keep every parameter in the graph, which data-parallel training asks for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 from vistk.models.backbone import Backbone, pretrained_pixels
 from vistk.models.pixel_decoder import PixelDecoder
 from vistk.models.precision import PrecisionConfig, decode_pixels
-from vistk.models.transformer_decoder import TransformerDecoder
+from vistk.models.transformer_decoder import DecoderOutput, TransformerDecoder
 from vistk.schema import ConfigError, require_at_least
-from vistk.structures import FrameOutput
+from vistk.structures import FrameOutput, FrameQueries
 
 SIZE_DIVISOR = 32
+
+Propagation = Callable[[FrameQueries], Tensor | None]
+"""From the queries of a frame, ``(B, Q, ..)`` with the vectors "query", to ``(B, Q, C)`` for the next one."""
 
 
 @dataclass
@@ -166,7 +170,13 @@ class Segmenter(nn.Module):
     def feature_channels(self) -> dict[str, int]:
         return self.backbone.channels
 
-    def forward(self, images: Tensor, valid_size: Tensor | None = None) -> FrameOutput:
+    def forward(
+        self,
+        images: Tensor,
+        valid_size: Tensor | None = None,
+        propagate: Propagation | None = None,
+        previous: FrameQueries | None = None,
+    ) -> FrameOutput:
         """Segment frames.
 
         Args:
@@ -175,6 +185,11 @@ class Segmenter(nn.Module):
             valid_size: ``(B, 2)`` height and width of each clip before padding, for images
                 ``(B, T, 3, H, W)`` that come padded already: their padding is set to zero after
                 normalisation too. ``None`` = all pixels are valid.
+            propagate: says what is added to the learned queries at the start of a frame, from the queries of
+                the frame before; the T frames of ``(B, T, 3, H, W)`` then pass the transformer decoder in
+                turn. ``None`` = every frame on its own.
+            previous: the queries of the frame before the first, leading dims ``(B,)``; ``None`` = there is
+                none, and the first one begins with the learned queries.
 
         Returns:
             A :class:`FrameOutput` with the leading dims of ``images``; ``aux`` and ``dense_logits`` are
@@ -188,10 +203,37 @@ class Segmenter(nn.Module):
         )
         features = self.backbone(x)
         mask_features, pyramid = decode_pixels(self.pixel_decoder, features, self.precision)
-        out = self.transformer_decoder(mask_features, pyramid, with_aux=self.training)
+        if propagate is None:
+            out = self.transformer_decoder(mask_features, pyramid, with_aux=self.training)
+        else:
+            out = self._decode_in_turn(mask_features, pyramid, lead, propagate, previous)
         dense = self.dense_embed(mask_features) if self.dense_embed is not None and self.training else None
         flat = FrameOutput(out.logits, out.mask_logits, out.embeds, mask_features, features, out.aux, dense)
         return flat.map(lambda y: y.unflatten(0, lead) if lead else y[0])
+
+    def _decode_in_turn(
+        self,
+        mask_features: Tensor,
+        pyramid: Sequence[Tensor],
+        lead: Sequence[int],
+        propagate: Propagation,
+        previous: FrameQueries | None,
+    ) -> DecoderOutput:
+        """The T frames of B clips one after the other, each with queries from the one before."""
+        if len(lead) != 2:
+            raise ValueError(
+                f"images of propagated queries: expected (B, T, 3, H, W), found {len(lead)} leading dims"
+            )
+        frames = []
+        for t in range(lead[1]):
+            now = slice(t, None, lead[1])  # frame t of every clip
+            added = None if previous is None else propagate(previous)
+            out = self.transformer_decoder(
+                mask_features[now], [x[now] for x in pyramid], self.training, added
+            )
+            previous = FrameQueries(out.logits, {"query": out.embeds})
+            frames.append(out)
+        return DecoderOutput.in_turn(frames)
 
     def _normalise(self, images: Tensor, valid_size: Tensor | None) -> Tensor:
         x = (images.float() - self.pixel_mean) / self.pixel_std

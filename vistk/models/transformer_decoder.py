@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,6 +60,24 @@ class DecoderOutput:
     embeds: Tensor  # (B, Q, C)
     aux: tuple[LayerOutput, ...]  # before layer 0, then after each layer but the last
 
+    @classmethod
+    def in_turn(cls, frames: Sequence[DecoderOutput]) -> DecoderOutput:
+        """One output of T, each of frame t of B clips; its B*T frames are in the order of ``(B, T)``."""
+
+        def join(parts: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(parts), dim=1).flatten(0, 1)
+
+        aux = tuple(
+            LayerOutput(join([x.logits for x in layer]), join([x.mask_embeds for x in layer]))
+            for layer in zip(*(frame.aux for frame in frames), strict=True)
+        )
+        return cls(
+            join([frame.logits for frame in frames]),
+            join([frame.mask_logits for frame in frames]),
+            join([frame.embeds for frame in frames]),
+            aux,
+        )
+
 
 class TransformerDecoder(nn.Module):
     """Queries attend, layer by layer, to the pixels that their last mask marks.
@@ -95,8 +114,16 @@ class TransformerDecoder(nn.Module):
         self.class_embed = nn.Linear(dim, num_classes + 1)
         self.mask_embed = MLP(dim, dim, dim, 3)
 
-    def forward(self, mask_features: Tensor, pyramid: Sequence[Tensor], with_aux: bool) -> DecoderOutput:
-        """``mask_features`` (B, C, h, w), ``pyramid`` L maps (B, C, H_l, W_l), coarsest first."""
+    def forward(
+        self, mask_features: Tensor, pyramid: Sequence[Tensor], with_aux: bool, added: Tensor | None = None
+    ) -> DecoderOutput:
+        """Queries of B frames.
+
+        Args:
+            mask_features: ``(B, C, h, w)``.
+            pyramid: L maps ``(B, C, H_l, W_l)``, coarsest first.
+            added: ``(B, Q, C)`` to add to the learned queries before the first layer.
+        """
         b = mask_features.shape[0]
         values, keys, sizes = [], [], []
         for level, x in enumerate(pyramid):
@@ -113,6 +140,8 @@ class TransformerDecoder(nn.Module):
             for size in sizes
         ]
         queries = self.query_feat.weight.expand(b, -1, -1)
+        if added is not None:
+            queries = queries + added
         position = self.query_embed.weight.expand(b, -1, -1)
         embeds = self.decoder_norm(queries)
         aux = []

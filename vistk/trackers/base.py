@@ -75,6 +75,25 @@ class Tracker(nn.Module, ABC, Generic[State]):
         """
         return FrameQueries(out.logits, {"query": out.embeds}, mask_logits=out.mask_logits)
 
+    def propagate(self, previous: FrameQueries) -> Tensor | None:
+        """What is added to the segmenter's learned queries at the start of a frame (query propagation).
+
+        A tracker that says something here has its videos segmented for itself alone, frame after frame.
+        In training, gradients of its losses come back through the segmenter's transformer decoder.
+
+        Args:
+            previous: the frame before, leading dims ``(B,)``, with the segmenter's embeddings as "query".
+
+        Returns:
+            ``(B, Q, C)``. By default ``None``: every frame is segmented on its own.
+        """
+        return None
+
+    @property
+    def propagates(self) -> bool:
+        """Whether this tracker has a say in the segmenter's queries."""
+        return type(self).propagate is not Tracker.propagate
+
     def losses(
         self, queries: FrameQueries, targets: Sequence[ClipTargets], matches: Matches
     ) -> dict[str, Tensor]:
