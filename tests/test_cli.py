@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from vistk import cli
+from vistk.config import compose
 from vistk.schema import ConfigError
+from vistk.trackers.visage import VISAGEConfig
 
 
 def failing(error: Exception) -> cli.Command:
@@ -74,8 +76,31 @@ def test_evaluate_of_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert captured.err.count("\n") == 1
 
 
-def test_trackers_lists_every_name_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_trackers_lists_names_origins_and_knobs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trackers"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert {"identity", "minvis", "visage", "visage-no-memory"} <= {line.split()[0] for line in lines}
-    assert all(len(line.split()) > 3 for line in lines)
+    paragraphs = dict(text.split("\n", 1) for text in capsys.readouterr().out.strip().split("\n\n"))
+    assert {
+        "identity (vistk)",
+        "visage (vistk)",
+        "visage-no-memory (ablation of visage)",
+    } <= paragraphs.keys()
+    assert all(text.splitlines()[0].endswith(".") for text in paragraphs.values())
+    visage = [line.split() for line in paragraphs["visage (vistk)"].splitlines()[1:]]
+    assert ["tracker.appearance_weight=0.75", "float"] in visage
+    assert ["tracker.levels=[res3,res4,res5]", "list[str]"] in visage
+    assert ["tracker.hidden_dim=null", "int", "|", "None"] in visage
+    (knob,) = paragraphs["visage-no-memory (ablation of visage)"].splitlines()[1:]
+    assert knob.split() == ["tracker.memory_frames=1", "int"]
+
+
+def test_the_words_of_a_listing_are_words_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trackers", "visage"]) == 0
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert compose(["tracker=visage", *words]).config.tracker == VISAGEConfig()
+
+
+def test_trackers_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trackers", "vistk.trackers.minvis:MinVIS"]) == 0
+    assert capsys.readouterr().out.startswith("vistk.trackers.minvis:MinVIS (vistk.trackers.minvis)\n")
+    assert cli.main(["trackers", "visag"]) == 2
+    assert "nearest is 'visage'" in capsys.readouterr().err

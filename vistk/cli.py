@@ -69,29 +69,25 @@ def _weights(arguments: argparse.Namespace) -> int:
     return weights_commands.run(arguments)
 
 
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
-    """For subcommands that take none."""
+def _trackers_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.trackers import listing
+
+    listing.add_arguments(parser)
 
 
 def _trackers(arguments: argparse.Namespace) -> int:
-    from vistk.trackers.registry import get_tracker, tracker_names
+    from vistk.trackers import listing
 
-    names = tracker_names()
-    width = max(map(len, names))
-    for name in names:
-        cls, config = get_tracker(name)
-        line = (cls.__doc__ or "").strip().partition("\n")[0]
-        published = vars(cls.Config())
-        changed = [f"{key}={value}" for key, value in vars(config).items() if value != published[key]]
-        print(f"{name:<{width}}  {line}{' With ' if changed else ''}{', '.join(changed)}")
-    return 0
+    return listing.run(arguments)
 
 
 COMMANDS = {
     "compare": Command("put runs beside each other, with paired differences", _compare_arguments, _compare),
     "data": Command("check and convert data sets", _data_arguments, _data),
     "evaluate": Command("score results files against the annotations", _evaluate_arguments, _evaluate),
-    "trackers": Command("list the trackers that tracker=<name> takes", _no_arguments, _trackers),
+    "trackers": Command(
+        "list the trackers that tracker=<name> takes, with their knobs", _trackers_arguments, _trackers
+    ),
     "weights": Command("inspect and convert files of weights", _weights_arguments, _weights),
 }
 

@@ -133,3 +133,10 @@ def test_an_error_inside_a_plugin_is_its_own(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_installed_entry_points_are_read() -> None:
     assert importlib.metadata.entry_points is registry.entry_points
+
+
+def test_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, their_s="their_pkg:Theirs")
+    assert registry.origin("visage") == "vistk"
+    assert registry.origin("visage-no-memory") == "ablation of visage"
+    assert registry.origin("their-s") == "their_pkg:Theirs"  # an entry point without a distribution

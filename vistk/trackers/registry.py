@@ -73,6 +73,16 @@ def get_tracker(name: str) -> tuple[type[Tracker[Any]], Any]:
     )
 
 
+def origin(name: str) -> str:
+    """Where a name of :func:`tracker_names` comes from: ``vistk``, ``ablation of visage``, ``my-pkg 0.1``."""
+    if name in ABLATIONS:
+        return f"ablation of {ABLATIONS[name][0]}"
+    point = _plugins().get(name)
+    if point is None:
+        return "vistk"
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+
+
 def _plugins() -> dict[str, EntryPoint]:
     """Entry points of the group by name; an installation seen twice on the path counts once."""
     plugins: dict[str, EntryPoint] = {}
