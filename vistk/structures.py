@@ -149,7 +149,8 @@ class FrameOutput(TensorStruct):
     mask_logits: Tensor  # (.., Q, h, w)
     embeds: Tensor  # (.., Q, C), decoder_norm of the last layer's queries
     mask_features: Tensor  # (.., C, h, w)
-    features: Mapping[str, Tensor]  # backbone maps {"res2": (.., C_l, H_l, W_l), ...}
+    # Maps {name: (.., C_l, H_l, W_l)}: the backbone's res2 .. res5, the pixel decoder's pixel3 .. pixel5.
+    features: Mapping[str, Tensor]
     aux: tuple[LayerOutput, ...] = ()  # training only: initial queries, then every layer but the last
     dense_logits: Tensor | None = None  # (.., K+1, h, w) per-pixel classes, where the segmenter has that head
 

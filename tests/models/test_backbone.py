@@ -94,6 +94,9 @@ def test_convnext_in_a_segmenter_on_an_awkward_frame():
         "res3": (80, 4, 12),
         "res4": (160, 2, 6),
         "res5": (320, 1, 3),
+        "pixel3": (32, 4, 12),
+        "pixel4": (32, 2, 6),
+        "pixel5": (32, 1, 3),
     }
     assert out.mask_logits.shape == (3, 8, 24)
 

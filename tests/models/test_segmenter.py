@@ -25,7 +25,11 @@ def test_shapes_and_levels(tiny):
         "res3": (64, 16, 24),
         "res4": (128, 8, 12),
         "res5": (192, 4, 6),
+        "pixel3": (64, 16, 24),
+        "pixel4": (64, 8, 12),
+        "pixel5": (64, 4, 6),
     }
+    assert {k: v.shape[2] for k, v in out.features.items()} == tiny.feature_channels
     assert out.aux == ()
     assert out.dense_logits is None
 

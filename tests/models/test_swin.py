@@ -273,6 +273,9 @@ def test_the_segmenter_pads_any_frame():
         "res3": (48, 8, 12),
         "res4": (96, 4, 6),
         "res5": (192, 2, 3),
+        "pixel3": (32, 8, 12),
+        "pixel4": (32, 4, 6),
+        "pixel5": (32, 2, 3),
     }
 
 

@@ -17,19 +17,20 @@ from vistk.structures import FrameOutput
 class AppearanceHead(nn.Module):
     """What a query looks like, apart from what and where it is.
 
-    The appearance vector pools backbone features under the query's own mask, level by level, and so
-    does not pass through the segmenter's decoder. The query vector is an MLP of the decoder's embedding.
+    The appearance vector pools maps of the backbone, as published, or of the pixel decoder, level by level,
+    under the query's own mask, and so does not pass through the segmenter's query decoder. The query vector
+    is an MLP of that decoder's embedding.
     Parameters bear their published names: ``input_proj.{i}.0``, ``appearance_embd``, ``reid_embd``.
 
     Args:
-        feature_channels: width of every backbone level.
+        feature_channels: width of every map that the segmenter has.
         levels: levels to pool from, finest first; none = no appearance vectors.
         embed_dim: width of the segmenter's embeddings.
         hidden_dim: width of the projections, of the hidden layers and of the vectors.
         query_head: False hands the segmenter's embeddings through as query vectors.
 
     Raises:
-        ValueError: the backbone has no such level.
+        ValueError: the segmenter has no such level.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class AppearanceHead(nn.Module):
             if level not in feature_channels:
                 near = difflib.get_close_matches(level, feature_channels, n=1, cutoff=0.0)
                 raise ValueError(
-                    f"levels: the backbone has no level {level!r}, expected some of "
+                    f"levels: the segmenter has no level {level!r}, expected some of "
                     f"{', '.join(feature_channels)}; nearest is {near[0] if near else 'none'}"
                 )
         self.levels = tuple(levels)

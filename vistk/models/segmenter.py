@@ -18,6 +18,8 @@ from vistk.schema import ConfigError, require_at_least
 from vistk.structures import FrameOutput, FrameQueries
 
 SIZE_DIVISOR = 32
+PIXEL_LEVELS = ("pixel3", "pixel4", "pixel5")
+"""The pixel decoder's maps, of the size of the backbone's res3, res4 and res5."""
 
 Propagation = Callable[[FrameQueries], Tensor | None]
 """From the queries of a frame, ``(B, Q, ..)`` with the vectors "query", to ``(B, Q, C)`` for the next one."""
@@ -168,7 +170,8 @@ class Segmenter(nn.Module):
 
     @property
     def feature_channels(self) -> dict[str, int]:
-        return self.backbone.channels
+        """Width of every map of :attr:`FrameOutput.features`, the backbone's first."""
+        return self.backbone.channels | dict.fromkeys(PIXEL_LEVELS, self.embed_dim)
 
     def forward(
         self,
@@ -208,6 +211,7 @@ class Segmenter(nn.Module):
         else:
             out = self._decode_in_turn(mask_features, pyramid, lead, propagate, previous)
         dense = self.dense_embed(mask_features) if self.dense_embed is not None and self.training else None
+        features = features | dict(zip(PIXEL_LEVELS, reversed(pyramid), strict=True))
         flat = FrameOutput(out.logits, out.mask_logits, out.embeds, mask_features, features, out.aux, dense)
         return flat.map(lambda y: y.unflatten(0, lead) if lead else y[0])
 

@@ -35,7 +35,7 @@ class Tracker(nn.Module, ABC, Generic[State]):
     Args:
         config: an instance of ``Config``.
         embed_dim: width C of the segmenter's embeddings.
-        feature_channels: width of every backbone level, ``{"res2": 256, ..}``.
+        feature_channels: width of every map of the segmenter, ``{"res2": 256, ..}``.
         num_classes: K, without "no object".
     """
 
