@@ -131,7 +131,7 @@ class Recorded:
             mask_logits=_alike(out.mask_logits, decoded.mask_logits, rows),
             embeds=_alike(out.embeds, decoded.embeds, rows),
             mask_features=_alike(out.mask_features, self.mask_features, rows),
-            features=_alike(out.features, self.features, rows),
+            features=_alike({name: out.features[name] for name in self.features}, self.features, rows),
         )
         states = [state[:, rows].transpose(0, 1).contiguous() for state in decoded.states]
         return Call(rows, inputs, out, _without_layers(segmenter.transformer_decoder, states[1:]))
