@@ -92,3 +92,15 @@ def test_bytes_that_are_not_utf8(tmp_path, monkeypatch, text):
     path.write_bytes(text)
     with pytest.raises(UnicodeDecodeError):
         load_json(path)
+
+
+def test_a_byte_order_mark_is_one_at_the_beginning_only(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    path.write_bytes(b'["abcd", "' + "\ufeffé".encode() + b'"]')
+    for chunk in range(1, 16):
+        monkeypatch.setattr(json_stream, "CHUNK", chunk)
+        assert json_stream.load_json(path) == ["abcd", "\ufeffé"]
+    path.write_bytes(b"\xef\xbb\xbf[1]")
+    for chunk in range(1, 8):
+        monkeypatch.setattr(json_stream, "CHUNK", chunk)
+        assert json_stream.load_json(path) == [1]

@@ -7,6 +7,7 @@ import pytest
 
 from vistk.evaluation.bootstrap import (
     bootstrap,
+    num_steps,
     paired_bootstrap,
     resampled,
     resampled_metrics,
@@ -50,7 +51,9 @@ def repeat_videos(scene, draws):
 def test_equals_evaluating_repeated_videos(pair):
     scene, report, _ = pair
     draws = video_draws(6, 8, seed=3)
-    found = resampled(report, draws)
+    steps = []
+    found = resampled(report, draws, lambda: steps.append(1))
+    assert len(steps) == num_steps(report) > 0
     assert found.keys() == report.numbers.keys()
     assert {key.by for key in found} == {"all", "error", "identity event", "oracle", *BY}
     for b, row in enumerate(draws):

@@ -14,6 +14,7 @@ def test_a_pair_goes_on_although_another_fits_better():
     assert [float(counts[name]) for name in ("CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT")] == [
         *(3.0, 0.0, 3.0, 1.0, 0.0, 1.0)
     ]
+    assert counts["MOTP_sum"] == pytest.approx(0.9 + 0.5 + 1.0, abs=1e-15)
 
 
 def test_a_gap_without_any_track_is_no_fragment():

@@ -81,6 +81,26 @@ def test_a_sweep(files, capsys):
     assert [t for t in thresholds if t.startswith("0")] == ["0", *(f"0.{n}" for n in range(1, 10))]
 
 
+def test_all_else_of_a_sweep_is_at_the_usual_threshold(files, worse, capsys):
+    words = ["--metrics", "ap,hota,errors", "--by", "length", "--bootstrap", "5"]
+    assert main(["evaluate", *files, worse, *words, "--score-threshold", "sweep"]) == 0
+    swept = capsys.readouterr().out
+    assert "All else is at score ≥ 0.3." in swept
+    assert main(["evaluate", *files, worse, *words]) == 0
+    usual = capsys.readouterr().out
+    assert "All else" not in usual
+    for title in (
+        "errors",
+        "identity events",
+        "by length (frames with a mask)",
+        "classes",
+        "difference to mine",
+    ):
+        one, other = (text.split(f": {title}**")[1].split("**")[0] for text in (usual, swept))
+        assert one == other
+        assert "score ≥ 0.3" in one or title == "errors"
+
+
 def test_tables_say_their_score_threshold(files, worse, capsys):
     words = ["--score-threshold", "0.4,0.2", "--bootstrap", "5"]
     assert main(["evaluate", *files, worse, *words]) == 0
@@ -89,6 +109,33 @@ def test_tables_say_their_score_threshold(files, worse, capsys):
     assert printed.count("\n\nHOTA, DetA, AssA, IDF1 at score ≥ 0.4.\n\n- worse ") == 1  # differences
     assert main(["evaluate", *files, worse, "--metrics", "ap", "--bootstrap", "5"]) == 0
     assert "at score ≥" not in capsys.readouterr().out
+
+
+def test_one_is_no_plural(scene, tmp_path, capsys):
+    for name in ("videos", "annotations"):
+        scene.ground_truth[name] = scene.ground_truth[name][:1]
+    paths = [tmp_path / "gt.json", tmp_path / "none.json"]
+    for path, content in zip(paths, (scene.ground_truth, []), strict=True):
+        path.write_text(json.dumps(content))
+    assert main(["evaluate", *map(str, paths), "--bootstrap", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "Percent. 1 video, 1 instance; predictions: 0 (none)." in printed
+    assert "(95 %, 1 resample of 1 video, seed 0)" in printed
+
+
+def test_long_resampling_has_a_bar(files, capsys, monkeypatch):
+    monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
+    clock = iter(range(10**6))
+    monkeypatch.setattr("tqdm.std.time", lambda: next(clock) * 40.0)
+    assert main(["evaluate", *files, "--metrics", "ap", "--bootstrap", "300"]) == 0
+    assert "resample:" in capsys.readouterr().err
+
+
+def test_files_may_stand_among_options(files, worse, capsys):
+    assert main(["evaluate", files[0], "--metrics", "ap", files[1], "--bootstrap", "0", worse]) == 0
+    assert "| worse " in capsys.readouterr().out
+    assert main(["evaluate", "--quoted", *files]) == 2  # takes no word of its own
+    assert "no data set with published numbers" in capsys.readouterr().err
 
 
 def test_crowds_alone_have_no_empty_tables(scene, tmp_path, capsys):
@@ -104,20 +151,37 @@ def test_crowds_alone_have_no_empty_tables(scene, tmp_path, capsys):
 
 
 def test_tables_are_printed_although_a_file_cannot_be_written(files, tmp_path, capsys):
-    table = tmp_path / "out.md"
-    assert main(["evaluate", *files, "--json", str(tmp_path), "--table", str(table)]) == 2
+    table, out = tmp_path / "out.md", tmp_path / "gt.json" / "out.json"
+    assert main(["evaluate", *files, "--json", str(out), "--table", str(table)]) == 2
     captured = capsys.readouterr()
     assert "AP and AR**" in captured.out
-    assert str(tmp_path) in captured.err
-    assert not [path for path in tmp_path.parent.iterdir() if path.name.endswith(".tmp")]
+    assert captured.err.startswith(f"vistk evaluate: {out}: cannot be written (")
+    assert captured.err.count("\n") == 1
+
+
+def test_files_that_cannot_be_meant_to_be_written(files, worse, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    cases = {
+        ("--json", str(tmp_path)): f"{tmp_path}: found a folder, expected the name of a file to write",
+        ("--json", files[0]): f"{files[0]}: is read, expected another file to write",
+        ("--json", f"{tmp_path}/./worse.json"): "worse.json: is read, expected another file to write",
+        ("--json", f"{tmp_path}/a.csv", "--table", f"{tmp_path}/a.csv"): "a.csv: is to be written already",
+    }
+    for words, expected in cases.items():
+        assert main(["evaluate", *files, worse, *words]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert expected in captured.err
+        assert captured.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("suffix", [".tex", ".csv"])
 def test_other_tables(files, tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    assert main(["evaluate", *files, "--table", str(path), "--quoted", "ovis"]) == 0
+    assert main(["evaluate", "--quoted", f"ovis={files[0]}", files[1], "--table", str(path)]) == 0
     text = path.read_text()
-    assert ("\\toprule" if suffix == ".tex" else "data,split,results,metric,class") in text
+    assert ("\\toprule" if suffix == ".tex" else "data_set,split,results,metric,class") in text
     assert "VISAGE" in text
 
 
@@ -126,6 +190,7 @@ def test_errors_are_one_line(files, tmp_path, capsys):
     cases = {
         (files[0], str(tmp_path / "none.json")): "none.json: no such results file",
         (files[1], files[0]): "is this the results file?",
+        (files[0], str(tmp_path)): f"{tmp_path}: found a folder, expected a json file",
         (*files, "--by", "colour"): "by: found 'colour', expected some of occlusion, length",
         (*files, "--metrics", "ap,mota"): "metrics: found 'mota'",
         (*files, "--metrics", ","): "metrics: found none, expected some of ap, hota, errors, gaps",

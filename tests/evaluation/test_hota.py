@@ -42,7 +42,7 @@ def assert_equal(counts, metrics, hota, identity, clear):
         np.testing.assert_allclose(counts[name], hota[name], rtol=0, atol=ATOL)
     expected = hota | identity | clear
     for name in PLAIN_COUNTS:
-        assert counts[name] == expected[name], name
+        assert counts[name] == pytest.approx(expected[name], rel=0, abs=ATOL), name
     for name, value in metrics.items():
         if not np.isnan(value):  # undefined here, 0 or 1 there
             assert value == pytest.approx(np.mean(expected[name]), abs=ATOL), name

@@ -8,7 +8,7 @@ import pytest
 from vistk.evaluation.report import evaluate
 
 ANY_IDS = [0, -1, 10**12, -(10**12), 2**63, 7, 83, 1]
-OF_FRAME_ORDER = {"MOTA"}
+OF_FRAME_ORDER = {"MOTA", "MOTP"}
 
 
 def renumbered(content, name, key, new):
@@ -91,6 +91,7 @@ def test_perfect_results_score_one_whatever_the_ids(make_random_scene, seed):
         "LocA",
         "IDF1",
         "MOTA",
+        "MOTP",
     } <= found.keys()
     defined = {name: value for name, value in found.items() if value is not None}
     assert defined == pytest.approx(dict.fromkeys(defined, 1.0), abs=1e-12)

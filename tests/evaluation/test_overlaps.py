@@ -23,7 +23,7 @@ def loaded(make_random_scene):
     scene.predict(52, 2, 0.25, scene.box(0, 0, 5, 5, slice(2, 3)))
     scene.predict(52, 0, 0.25, scene.box(0, 0, 2, 5, slice(1, 3)))
     ground_truth = load_ground_truth(scene.ground_truth)
-    return ground_truth, load_results(scene.results, ground_truth)
+    return ground_truth, load_results(scene.results, ground_truth, all_pairs=True)
 
 
 def pixels(entries, video):
@@ -156,3 +156,63 @@ def test_tubes_know_their_areas(loaded):
         copy = pickle.loads(pickle.dumps(tube))
         assert copy == tube
         np.testing.assert_array_equal(copy.areas, expected)
+
+
+@pytest.mark.parametrize("all_pairs", [False, True])
+def test_what_was_counted_on_reading_is_not_counted_again(loaded, monkeypatch, all_pairs):
+    ground_truth, results = loaded
+    bare = dataclasses.replace(
+        results,
+        videos={
+            key: tuple(dataclasses.replace(p, shared=None) for p in predictions)
+            for key, predictions in results.videos.items()
+        },
+    )
+    expected = [v.intersections for v in video_overlaps(ground_truth, bare, all_pairs=all_pairs)]
+    monkeypatch.setattr("vistk.evaluation.overlaps.tube_overlaps", lambda *_: pytest.fail("counted again"))
+    found = video_overlaps(ground_truth, results, all_pairs=all_pairs)
+    for video, shared in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(video.intersections, shared)
+
+
+def test_pairs_that_were_not_counted_on_reading_are_counted_when_asked_for(new_scene):
+    scene = new_scene(1, 1, 12)
+    scene.video(0)
+    for category, name in enumerate(("cat", "dog")):
+        scene.category(category, name)
+    scene.annotate(0, 0, 0, scene.box(0, 2, 1, 6))
+    scene.annotate(1, 0, 1, scene.box(0, 0, 1, 4))
+    scene.predict(0, 0, 0.5, scene.box(0, 3, 1, 12))
+    scene.predict(0, 1, 0.4, scene.box(0, 1, 1, 3))
+    ground_truth = load_ground_truth(scene.ground_truth)
+    results = load_results(scene.results, ground_truth)
+    # Pixels 2 to 5 and 0 to 3 against 3 to 11 and 1 to 2; the first are cats.
+    for all_pairs, expected in (
+        (False, [[3, 0], [0, 2]]),
+        (True, [[3, 1], [1, 2]]),
+        (False, [[3, 0], [0, 2]]),
+    ):
+        (video,) = video_overlaps(ground_truth, results, all_pairs=all_pairs)
+        assert video.intersections[0].tolist() == expected
+
+
+def test_other_instances_than_those_of_the_file(loaded):
+    """A selection of the same ones, in another order, and equal ones of another reading."""
+    ground_truth, results = loaded
+    turned = dataclasses.replace(
+        ground_truth,
+        videos=tuple(dataclasses.replace(v, instances=v.instances[:0:-1]) for v in ground_truth.videos),
+    )
+    copied = dataclasses.replace(
+        ground_truth,
+        videos=tuple(
+            dataclasses.replace(v, instances=tuple(dataclasses.replace(i) for i in v.instances))
+            for v in ground_truth.videos
+        ),
+    )
+    for video, part, copy in zip(
+        *(video_overlaps(truth, results, all_pairs=True) for truth in (ground_truth, turned, copied)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(part.intersections, video.intersections[:, :, :0:-1])
+        np.testing.assert_array_equal(copy.intersections, video.intersections)

@@ -117,6 +117,7 @@ def test_parts_beside_the_ground_truth(tmp_path, split_file, stem):
         find_parts(tmp_path / split_file)
     paths["L"].write_text("{}")
     assert find_parts(tmp_path / split_file) == paths
+    assert find_parts(paths["L"]) == {}  # a part, asked for alone
 
 
 def test_parts_in_published_files(tmp_path, random_scene, parts):

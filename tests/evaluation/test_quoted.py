@@ -21,7 +21,7 @@ def test_every_row_has_a_source_and_fractions(data):
     assert frame["source"].str.fullmatch(r".+ \(arXiv \d{4}\.\d{5}\)").all()
     assert frame["value"].between(0.05, 0.9).all()
     assert set(frame["metric"]) <= set(METRICS)
-    assert (frame["data"] == "x").all()
+    assert (frame["data_set"] == "x").all()
     assert (frame["split"] == "y").all()
     assert not frame.duplicated(["results", "metric"]).any()
     wide = frame.pivot_table(index="results", columns="metric", values="value")

@@ -13,9 +13,10 @@ import vistk.evaluation
 from vistk.evaluation.files import EvaluationFileError
 from vistk.evaluation.number_table import COLUMNS
 from vistk.evaluation.printing import Table, latex_escape
-from vistk.evaluation.report import Report, evaluate, named_place, named_results
+from vistk.evaluation.report import Report, evaluate
 from vistk.evaluation.report_tables import verdict
 from vistk.evaluation.scores import score
+from vistk.evaluation.subjects import named_place, named_results
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ytvis_eval"
 OVERALL = "by == 'all' and `class` == 'all'"
@@ -50,6 +51,7 @@ def number(frame, metric, results="A", **where):
 
 def test_the_package_has_it_and_stays_light():
     assert vistk.evaluation.evaluate is evaluate
+    assert all(getattr(vistk.evaluation, name).__name__ == name for name in vistk.evaluation.__all__)
     probe = (
         "import sys, vistk.evaluation as e\nassert 'evaluate' in e.__all__\nprint('pandas' in sys.modules)"
     )
@@ -66,7 +68,8 @@ def test_golden_numbers_through_the_frame(case):
     for name, value in zip(expected["stat_names"], expected["stats"], strict=True):
         found = number(frame, name, results=case)
         assert np.isnan(found) if value == -1 else found == pytest.approx(value, abs=1e-10), name
-    assert (frame["data"] == case).all() or (frame["split"] == "gt").all()
+    assert (frame["data_set"] == case).all()
+    assert (frame["split"] == "").all()
 
 
 def test_frame_pivots_to_the_usual_table(report, pair):
@@ -76,7 +79,7 @@ def test_frame_pivots_to_the_usual_table(report, pair):
     key = ["results", "metric", "class", "by", "group", "score_threshold"]
     assert not frame.duplicated(key).any()
     wide = frame.query(OVERALL + " and score_threshold.isna()").pivot_table(
-        index="results", columns=["data", "metric"], values="value", sort=False
+        index="results", columns=["data_set", "metric"], values="value", sort=False
     )
     alone = evaluate(pair[0], pair[1]["B"]).metrics
     assert wide.loc["B", ("ground truth", "AP50")] == alone["AP50"]
@@ -138,7 +141,7 @@ def test_lenient_reading_is_counted(pair):
     with pytest.raises(EvaluationFileError):
         evaluate(truth, broken)
     report = evaluate(truth, broken, lenient=True)
-    assert sum(report.card["skipped"]["results"].values()) == 1
+    assert sum(report.card["data sets"][0]["skipped"]["results"].values()) == 1
     assert report.metrics == evaluate(truth, results["A"]).metrics
     assert "Left out of results: " in report.to_markdown()
 
@@ -216,6 +219,10 @@ def test_written_files(report, tmp_path):
     }.items():
         path = tmp_path / "deep" / f"out.{suffix}"
         assert write(path) == path.read_text(encoding="utf-8")
+    with pytest.raises(IsADirectoryError, match=r"deep: found a folder, expected the name of a file"):
+        report.to_json(tmp_path / "deep")
+    with pytest.raises(OSError, match=r"out\.md/x\.md: cannot be written \("):
+        report.to_markdown(tmp_path / "deep" / "out.md" / "x.md")
     back = pd.read_csv(tmp_path / "deep" / "out.csv", keep_default_na=False, na_values=[""])
     np.testing.assert_array_equal(back["value"], report.frame["value"])
     content = json.loads((tmp_path / "deep" / "out.json").read_text())
@@ -263,7 +270,7 @@ def test_nothing_at_all():
 
 
 def test_quoted_rows_are_marked_and_untested(pair):
-    report = evaluate(*pair, bootstrap=20, quote="ovis")
+    report = evaluate({"ovis": pair}, bootstrap=20, quote=True)
     published = report.frame[report.frame["source"] != "measured"]
     assert number(published, "AP", "VISAGE, R50, online") == pytest.approx(0.362)
     assert published["source"].str.contains("arXiv 2312.04885").any()
@@ -275,10 +282,8 @@ def test_quoted_rows_are_marked_and_untested(pair):
     assert r"\emph{VISAGE, R50, online} & \emph{36.2}" in report.to_latex()
     with pytest.raises(EvaluationFileError, match="its categories are those of no data set with published"):
         evaluate(*pair, quote=True)
-    with pytest.raises(
-        EvaluationFileError, match=r"no published numbers of 'davis', expected one of ytvis2019"
-    ):
-        evaluate(*pair, quote="davis")
+    with pytest.raises(EvaluationFileError, match="expected its name: one of ytvis2019, ytvis2021"):
+        evaluate({"davis": pair}, quote=True)
 
 
 def test_unknown_words(pair, scene):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vistk.data.categories import OVIS, YTVIS2019, YTVIS2021
-from vistk.evaluation.data_sets import VIDEOS, other_data_set
+from vistk.evaluation.data_sets import FROM_ZERO, VIDEOS, other_data_set
 from vistk.evaluation.files import EvaluationFileError, load_ground_truth, load_results
 from vistk.evaluation.records import distinct
 from vistk.evaluation.report import evaluate
@@ -78,6 +78,9 @@ def test_results_in_a_dict(scene, key, lenient):
         (YTVIS2019, range(1, 422), [1, 40], "YouTube-VIS 2021, whose valid split has 421 videos"),
         (YTVIS2021, range(1, 303), [1, 40], "YouTube-VIS 2019, whose valid split has 302 videos"),
         ({1: "cat"}, range(1, 141), [1, 25], "OVIS, whose valid split has 140 videos"),
+        (OVIS, range(1, 141), range(25), FROM_ZERO),
+        ({1: "cat", 2: "dog"}, [7], [0], FROM_ZERO),
+        ({0: "cat", 2: "dog"}, [7], [0, 1], None),
         ({1: "cat"}, range(1, 142), [1, 25], None),
         ({1: "cat"}, [*range(1, 140), 141], [1, 25], None),  # not numbered through
         (YTVIS2019, range(422), [1, 40], None),  # from 0

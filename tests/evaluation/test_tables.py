@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -81,6 +82,23 @@ def test_written_files(tmp_path):
         "yt19": {"AP": 0.5512, "AR1": None},
     }
     assert content["card"]["frames/s"] == 31.5
+
+
+def test_latex_needs_no_further_package_and_is_escaped(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # which pandas would import
+    rows = {r"50% of A_B & C\D": {"yt_19": {"AP": 0.5}, "ovis": {"AP": 0.25}}}
+    mean, _ = comparison_table(rows, metrics=("AP", "AP50"))
+    write_table(mean, {"weights hash": "a_b"}, tmp_path)
+    assert (tmp_path / "table.tex").read_text().splitlines()[:8] == [
+        r"\begin{tabular}{lrrrr}",
+        r"\toprule",
+        r"& \multicolumn{2}{c}{yt\_19} & \multicolumn{2}{c}{ovis} \\",
+        r" & AP & AP50 & AP & AP50 \\",
+        r"\midrule",
+        r"50\% of A\_B \& C\textbackslash{}D & 50.0 & - & 25.0 & - \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

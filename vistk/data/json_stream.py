@@ -10,11 +10,11 @@ import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vistk.ops.masks import to_rle
 
-CHUNK = 1 << 23
+CHUNK = 1 << 20
 """Bytes read at a time."""
 
 _SPACE = " \t\n\r"
@@ -34,7 +34,7 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
             UTF-8, or nested too deeply to be read.
     """
     with path.open("rb") as file:
-        reader = _Reader(file.read, json.JSONDecoder(object_hook=object_hook))
+        reader = _Reader(file, json.JSONDecoder(object_hook=object_hook))
         try:
             return reader.document()
         except RecursionError as error:
@@ -44,11 +44,13 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
 class _Reader:
     """A window of the text, moved on as it is decoded."""
 
-    def __init__(self, read: Callable[[int], bytes], decoder: json.JSONDecoder) -> None:
-        self._read, self._decoder = read, decoder
+    def __init__(self, file: BinaryIO, decoder: json.JSONDecoder) -> None:
+        self._file, self._decoder = file, decoder
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+        self._begun = False
         self._text, self._at = "", 0
-        self._passed, self._lines, self._column = 0, 0, 0  # characters and lines before the window
+        self._passed = 0  # characters before the window
+        self._size = 0  # of the last value
 
     def document(self) -> Any:
         start = self._peek()
@@ -105,6 +107,8 @@ class _Reader:
 
     def _value(self) -> Any:
         self._peek()
+        if len(self._text) - self._at < self._size:  # likely to be cut off: a failure costs time
+            self._more()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
@@ -115,31 +119,46 @@ class _Reader:
                 raise self._error(error.msg) from None
             if end + 2 >= len(self._text) and self._more():  # a number may go on, as in 1e+5
                 continue
-            self._at = end
+            self._size, self._at = end - self._at, end
             return value
 
     def _more(self) -> bool:
         """Drop what was decoded and read on; False, and all is as it was, at the end of the file."""
         # As much again as is waiting, so that one huge value is not tried again for every chunk.
-        data = self._read(max(CHUNK, len(self._text) - self._at))
-        added = self._utf8.decode(data, final=not data)
+        data = self._file.read(max(CHUNK, len(self._text) - self._at))
+        pending, _ = self._utf8.getstate()
+        # The decoder is slow; it is needed for the first part, which may begin with a byte order mark.
+        plain = self._begun and not pending and data.isascii()
+        added = data.decode("ascii") if plain and data else self._utf8.decode(data, final=not data)
+        self._begun = True
         if not data:
             return False
         self._passed += self._at
-        self._lines += self._text.count("\n", 0, self._at)
-        newline = self._text.rfind("\n", 0, self._at)
-        self._column = self._at - newline - 1 if newline >= 0 else self._column + self._at
         self._text, self._at = self._text[self._at :] + added, 0
         return True
 
     def _error(self, message: str) -> json.JSONDecodeError:
         """With the position in the file, as ``json.loads`` counts."""
         error = json.JSONDecodeError(message, self._text, min(self._at, len(self._text)))
-        column = error.colno + (self._column if error.lineno == 1 else 0)
-        line, position = error.lineno + self._lines, error.pos + self._passed
+        lines, column = self._end_of_passed()
+        line, position = error.lineno + lines, error.pos + self._passed
+        column = error.colno + (column if error.lineno == 1 else 0)
         error.args = (f"{message}: line {line} column {column} (char {position})",)
         error.lineno, error.colno, error.pos = line, column, position
         return error
+
+    def _end_of_passed(self) -> tuple[int, int]:
+        """Lines before the window, and characters of its first line that are before it."""
+        self._file.seek(0)
+        text = codecs.getreader("utf-8-sig")(self._file)
+        lines, column, left = 0, 0, self._passed
+        while left:
+            part = text.read(chars=min(CHUNK, left))
+            lines += part.count("\n")
+            newline = part.rfind("\n")
+            column = len(part) - newline - 1 if newline >= 0 else column + len(part)
+            left -= len(part)
+        return lines, column
 
 
 def compressed(entry: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ Letters: ``B`` resamples, ``V`` videos, ``K`` categories, ``R`` ranges, ``N`` pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,18 +20,10 @@ from vistk.evaluation.explained import BY_ERROR, BY_ORACLE, GAPS, KINDS
 from vistk.evaluation.hota import COUNTS, TrackingCounts, group_metrics, tracking_metrics
 from vistk.evaluation.keys import ALL, Key
 from vistk.evaluation.oracles import OracleGaps
-from vistk.evaluation.scores import Scores
-from vistk.evaluation.ytvis_ap import (
-    IOU_THRESHOLDS,
-    MAX_DETECTIONS,
-    RECALL_POINTS,
-    CellMatches,
-    MatchedCells,
-    range_suffix,
-)
+from vistk.evaluation.scores import Scores, group_metrics_of_ap, metrics_of_classes, named_thresholds
+from vistk.evaluation.ytvis_ap import RECALL_POINTS, APOptions, CellMatches, MatchedCells, range_suffix
 
 _BLOCK = 128  # resamples at a time: their weights of all predictions of a category stay small
-_AT = {"50": 0, "75": 5}  # positions in IOU_THRESHOLDS
 
 
 @dataclass(frozen=True)
@@ -79,8 +71,12 @@ def require_same_truth(a: Scores, b: Scores) -> None:
         )
 
 
-def video_draws(num_videos: int, resamples: int, seed: int) -> np.ndarray:
-    """``(1 + resamples, V)`` float64: how often each video is drawn; row 0 is the videos as they are."""
+def video_draws(num_videos: int, resamples: int, seed: int | Sequence[int]) -> np.ndarray:
+    """``(1 + resamples, V)`` float64: how often each video is drawn; row 0 is the videos as they are.
+
+    Args:
+        seed: several numbers are one seed, independent of that of any of them.
+    """
     if num_videos < 1 or resamples < 1:
         raise ValueError(f"{resamples} resamples of {num_videos} videos, expected at least one of each")
     draws = np.random.default_rng(seed).multinomial(
@@ -115,18 +111,24 @@ def percentile_interval(sample: np.ndarray, confidence: float = 0.95) -> Interva
     return Interval(value, float(low), float(high))
 
 
-def resampled(scores: Scores, draws: np.ndarray) -> dict[Key, np.ndarray]:
-    """``(B,)`` values of every number for ``draws`` ``(B, V)``; NaN where a resample leaves it undefined."""
+def resampled(
+    scores: Scores, draws: np.ndarray, progress: Callable[[], object] = lambda: None
+) -> dict[Key, np.ndarray]:
+    """``(B,)`` values of every number for ``draws`` ``(B, V)``; NaN where a resample leaves it undefined.
+
+    Args:
+        progress: called :func:`num_steps` times on the way.
+    """
     out: dict[Key, np.ndarray] = {}
     if scores.matches is not None:
         names = list(scores.ground_truth.categories.values())
-        out |= dict(_resample_official(scores.matches, names, draws))
+        out |= dict(_resample_official(scores.matches, names, draws, progress))
     for tracking in scores.tracking:
         out |= dict(_resample_tracking(tracking, list(scores.ground_truth.categories.values()), draws))
-    out |= dict(_resample_groups(scores, draws))
+    out |= dict(_resample_groups(scores, draws, progress))
     explained = scores.explained
     if explained.diagnosis is not None:
-        out |= dict(_resample_costs(explained.diagnosis, draws))
+        out |= dict(_resample_costs(explained.diagnosis, draws, progress))
         for kind, counts in explained.error_counts().items():
             out[Key("errors", by=BY_ERROR, group=kind)] = draws @ counts.sum(1)
             for k, name in enumerate(explained.diagnosis.per_category):
@@ -134,8 +136,20 @@ def resampled(scores: Scores, draws: np.ndarray) -> dict[Key, np.ndarray]:
     if explained.events is not None:
         out |= {key: draws @ counts for key, counts in explained.event_counts().items()}
     if explained.gaps is not None:
-        out |= dict(_resample_gaps(explained.gaps, draws))
+        out |= dict(_resample_gaps(explained.gaps, draws, progress))
     return out
+
+
+def num_steps(scores: Scores) -> int:
+    """Steps of :func:`resampled`: of the categories in each of the ranked lists."""
+    matched = [
+        scores.matches,
+        scores.group_matches,
+        *(scores.explained.gaps.matches if scores.explained.gaps else ()),
+    ]
+    steps = sum(len({cell.category for cell in one.cells}) for one in matched if one is not None)
+    diagnosis = scores.explained.diagnosis
+    return steps + (0 if diagnosis is None else (1 + len(KINDS)) * len(diagnosis.per_category))
 
 
 def resampled_metrics(scores: Scores, draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -147,19 +161,19 @@ def resampled_metrics(scores: Scores, draws: np.ndarray) -> dict[str, np.ndarray
 
 
 def _resample_official(
-    matches: MatchedCells, names: list[str], draws: np.ndarray
+    matches: MatchedCells, names: list[str], draws: np.ndarray, progress: Callable[[], object]
 ) -> Iterator[tuple[Key, np.ndarray]]:
-    values = _resample_ap(matches, draws)
+    values = _resample_ap(matches, draws, progress)
+    of_ranges = ("AP", f"AR{matches.options.max_detections[-1]}")
     for r, name in enumerate(matches.ranges):
         for metric, of_categories in values.items():
-            if name == "all":
+            if r == 0:
                 yield Key(metric), _mean(of_categories[r])
-            elif metric in ("AP", "AR100"):
+            elif metric in of_ranges:
                 yield Key(metric[:2] + range_suffix(name)), _mean(of_categories[r])
-    everything = matches.ranges.index("all")
     for k, name in enumerate(names):
-        for metric in ("AP", "AP50", "AP75", "AR1", "AR10"):
-            yield Key(metric, name), values[metric][everything, k]
+        for metric in metrics_of_classes(matches.options):
+            yield Key(metric, name), values[metric][0, k]
 
 
 def _resample_tracking(
@@ -179,13 +193,15 @@ def _resample_tracking(
             yield Key(metric, name, score_threshold=tracking.score_threshold), values
 
 
-def _resample_groups(scores: Scores, draws: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
+def _resample_groups(
+    scores: Scores, draws: np.ndarray, progress: Callable[[], object]
+) -> Iterator[tuple[Key, np.ndarray]]:
     if not scores.groups:
         return
     columns = {"instances": draws @ scores.group_counts.instances}  # (B, groups)
     if scores.group_matches is not None:
-        values = _resample_ap(scores.group_matches, draws)
-        for metric in ("AP", "AP50", "AR100"):
+        values = _resample_ap(scores.group_matches, draws, progress)
+        for metric in group_metrics_of_ap(scores.group_matches.options):
             columns[metric] = np.stack([_mean(of_categories) for of_categories in values[metric]], axis=1)
     threshold = scores.tracking[0].score_threshold if scores.tracking else None
     of_tracks = group_metrics(scores.group_counts, draws) if scores.tracking else {}
@@ -196,18 +212,22 @@ def _resample_groups(scores: Scores, draws: np.ndarray) -> Iterator[tuple[Key, n
             yield Key(metric, by=group.by, group=group.name, score_threshold=threshold), column[:, n]
 
 
-def _resample_costs(diagnosis: Diagnosis, draws: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
+def _resample_costs(
+    diagnosis: Diagnosis, draws: np.ndarray, progress: Callable[[], object]
+) -> Iterator[tuple[Key, np.ndarray]]:
     rankings = diagnosis.rankings()
     totals = np.array([draws @ ranking.num_instances for ranking in rankings]).reshape(-1, len(draws))
-    before = _resample_rankings(rankings, totals, draws)
+    before = _resample_rankings(rankings, totals, draws, progress)
     for kind in KINDS:
-        after = _resample_rankings(diagnosis.rankings(kind), totals, draws)
+        after = _resample_rankings(diagnosis.rankings(kind), totals, draws, progress)
         yield Key("dAP", by=BY_ERROR, group=kind), _mean(after) - _mean(before)
         for k, name in enumerate(diagnosis.per_category):
             yield Key("dAP", name, BY_ERROR, kind), after[k] - before[k]
 
 
-def _resample_rankings(rankings: Sequence[Ranking], present: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _resample_rankings(
+    rankings: Sequence[Ranking], present: np.ndarray, draws: np.ndarray, progress: Callable[[], object]
+) -> np.ndarray:
     """``(K, B)`` AP; NaN where the category is not ``present`` ``(K, B)``, 1 where none is left to count."""
     out = np.full((len(rankings), len(draws)), np.nan)
     for k, ranking in enumerate(rankings):
@@ -216,11 +236,14 @@ def _resample_rankings(rankings: Sequence[Ranking], present: np.ndarray, draws: 
             total = block @ ranking.num_instances
             ap = _average_precision(ranking.right, ~ranking.right, block[:, ranking.video], total)
             out[k, first : first + _BLOCK] = np.where(total > 0, ap, 1.0)
+        progress()
     return np.where(present > 0, out, np.nan)
 
 
-def _resample_gaps(gaps: OracleGaps, draws: np.ndarray) -> Iterator[tuple[Key, np.ndarray]]:
-    steps = [_resample_ap(step, draws)["AP"][0] for step in gaps.matches]  # (K, B) each
+def _resample_gaps(
+    gaps: OracleGaps, draws: np.ndarray, progress: Callable[[], object]
+) -> Iterator[tuple[Key, np.ndarray]]:
+    steps = [_resample_ap(step, draws, progress)["AP"][0] for step in gaps.matches]  # (K, B) each
     by_name = {ALL: [_mean(step) for step in steps]}
     by_name |= {name: [step[k] for step in steps] for k, name in enumerate(gaps.per_category)}
     for name, of_steps in by_name.items():
@@ -228,10 +251,15 @@ def _resample_gaps(gaps: OracleGaps, draws: np.ndarray) -> Iterator[tuple[Key, n
             yield Key("AP gap", name, BY_ORACLE, gap), values
 
 
-def _resample_ap(matches: MatchedCells, draws: np.ndarray) -> dict[str, np.ndarray]:
-    """``(R, K, B)`` AP, AP50, AP75, AR1, AR10 and AR100; NaN without an instance that counts."""
+def _resample_ap(
+    matches: MatchedCells, draws: np.ndarray, progress: Callable[[], object]
+) -> dict[str, np.ndarray]:
+    """``(R, K, B)`` AP, AP50, AP75, AR1, AR10 and AR100, as far as the options have them; NaN without an
+    instance that counts.
+    """
+    options = matches.options
     shape = len(matches.ranges), matches.num_categories, len(draws)
-    names = ["AP", *(f"AP{at}" for at in _AT), *(f"AR{limit}" for limit in MAX_DETECTIONS)]
+    names = ["AP", *named_thresholds(options), *(f"AR{limit}" for limit in options.max_detections)]
     out = {name: np.full(shape, np.nan) for name in names}
     by_category: dict[int, list[CellMatches]] = {}
     for cell in matches.cells:
@@ -239,12 +267,15 @@ def _resample_ap(matches: MatchedCells, draws: np.ndarray) -> dict[str, np.ndarr
     for k, group in by_category.items():
         for first in range(0, len(draws), _BLOCK):
             block = slice(first, first + _BLOCK)
-            for name, values in _resample_category(group, draws[block]).items():
+            for name, values in _resample_category(group, draws[block], options).items():
                 out[name][:, k, block] = values
+        progress()
     return out
 
 
-def _resample_category(group: list[CellMatches], draws: np.ndarray) -> dict[str, np.ndarray]:
+def _resample_category(
+    group: list[CellMatches], draws: np.ndarray, options: APOptions
+) -> dict[str, np.ndarray]:
     """``(R, B)`` numbers of one category."""
     draws = draws[:, [cell.video for cell in group]]  # (B, cells)
     instances = np.array([cell.num_instances for cell in group])  # (cells, R)
@@ -254,19 +285,24 @@ def _resample_category(group: list[CellMatches], draws: np.ndarray) -> dict[str,
     matched = np.concatenate([cell.matched for cell in group], axis=-1)[..., order]  # (R, T, N)
     counted = ~np.concatenate([cell.ignored for cell in group], axis=-1)[..., order]
     true, false = matched & counted, ~matched & counted
-    ap = np.zeros((len(IOU_THRESHOLDS), *totals.shape))
+    points = np.array(options.recall_points)
+    ap = np.zeros((len(options.iou_thresholds), *totals.shape))
     for r in np.flatnonzero(instances.any(0)):
-        for t in range(len(IOU_THRESHOLDS)):
-            ap[t, r] = _average_precision(true[r, t], false[r, t], weights, totals[r])
-    out = {"AP": ap.mean(0)} | {f"AP{name}": ap[t] for name, t in _AT.items()}
-    for limit in MAX_DETECTIONS:
+        for t in range(len(ap)):
+            ap[t, r] = _average_precision(true[r, t], false[r, t], weights, totals[r], points)
+    out = {"AP": ap.mean(0)} | {name: ap[t] for name, t in named_thresholds(options).items()}
+    for limit in options.max_detections:
         hits = np.array([(c.matched & ~c.ignored)[..., :limit].sum((-1, -2)) for c in group], dtype=float)
-        out[f"AR{limit}"] = (draws @ hits).T / len(IOU_THRESHOLDS) / np.maximum(totals, 1)
+        out[f"AR{limit}"] = (draws @ hits).T / len(ap) / np.maximum(totals, 1)
     return {name: np.where(totals > 0, values, np.nan) for name, values in out.items()}
 
 
 def _average_precision(
-    true: np.ndarray, false: np.ndarray, weights: np.ndarray, total: np.ndarray
+    true: np.ndarray,
+    false: np.ndarray,
+    weights: np.ndarray,
+    total: np.ndarray,
+    points: np.ndarray = RECALL_POINTS,
 ) -> np.ndarray:
     """``(B,)`` AP at one IoU threshold.
 
@@ -277,6 +313,7 @@ def _average_precision(
         true, false: ``(N,)`` bool by falling score.
         weights: ``(B, N)`` how often each prediction counts.
         total: ``(B,)`` instances.
+        points: recall points.
     """
     places = np.flatnonzero(true)
     if not len(places):
@@ -286,8 +323,8 @@ def _average_precision(
     precision = right / (right + wrong[:, false.cumsum()[places]] + np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = right / np.maximum(total, 1)[:, None]
-    reached = np.searchsorted(RECALL_POINTS, recall, side="right")  # recall points up to each place
-    return (np.diff(reached, axis=1, prepend=0) * precision).sum(1) / len(RECALL_POINTS)
+    reached = np.searchsorted(points, recall, side="right")  # recall points up to each place
+    return (np.diff(reached, axis=1, prepend=0) * precision).sum(1) / len(points)
 
 
 def _mean(of_categories: np.ndarray) -> np.ndarray:

@@ -35,9 +35,9 @@ def clear_matches(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndar
 
 
 def clear_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarray) -> dict[str, np.ndarray]:
-    """Counts of one sequence, float64 of shape ``()``: true positives and misses of CLEAR, identity switches,
-    fragmentations, tracks mostly tracked, partly tracked, mostly lost. Arguments as for
-    :func:`clear_matches`.
+    """Counts of one sequence, float64 of shape ``()``: true positives and misses of CLEAR, the sum of the IoU
+    of the former, identity switches, fragmentations, tracks mostly tracked, partly tracked, mostly lost.
+    Arguments as for :func:`clear_matches`.
     """
     track = clear_matches(similarity, instances, tracks)
     matched = track >= 0
@@ -57,6 +57,7 @@ def clear_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.ndarr
         "CLR_TP": matched.sum(),
         "CLR_FN": instances.sum() - matched.sum(),
         "CLR_FP": tracks.sum() - matched.sum(),
+        "MOTP_sum": similarity[*matched.nonzero(), track[matched]].sum(),
         "IDSW": switches,
         "Frag": np.maximum(fragments - 1, 0).sum(),
         "MT": mostly_tracked,

@@ -1,4 +1,4 @@
-"""Which published data set the ids of a results file are from, for messages on ids that are unknown."""
+"""Where the ids of a results file are from, for messages on ids that are unknown."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ VIDEOS: Mapping[str, Mapping[str, int]] = {
 }
 """How many videos the published splits have; no two have the same number."""
 
+FROM_ZERO = "a file that counts classes from 0, as training code does, where the annotations count from 1"
+
 
 def other_data_set(
     categories: Mapping[int, str], video_ids: Collection[int], category_ids: Collection[int]
 ) -> str | None:
-    """The data set that results may be from, in words; None unless the ids say so.
+    """What results may be that do not fit, in words; None unless the ids say so.
 
-    They do where the videos are numbered from 1 to the size of a published split; or where the ground truth
-    is of a published data set and the categories of the results are another's.
+    They do where classes are counted from 0, but not in the ground truth; where the videos are numbered
+    from 1 to the size of a published split; or where the ground truth is of a published data set and the
+    categories of the results are another's.
 
     Args:
         categories: of the ground truth, id to name.
         video_ids, category_ids: of all results.
     """
+    counted = list(categories) == list(range(1, len(categories) + 1))
+    if counted and category_ids and min(category_ids) == 0 and max(category_ids) < len(categories):
+        return FROM_ZERO
     count = len(set(video_ids))
     if count and (min(video_ids), max(video_ids)) == (1, count):
         for name, splits in VIDEOS.items():

@@ -175,17 +175,26 @@ def ground_truth_of(source: YTVIS) -> GroundTruth:
     Args:
         source: a data set with annotations; its videos may be a selection.
     """
-    videos = (
-        Video(v.video_id, v.height, v.width, len(v), tuple(_annotated(a) for a in v.annotations))
-        for v in sorted(source.videos, key=lambda v: v.video_id)
-    )
+    tubes = [
+        (f"{source.json_path}: annotation {a.id}", Tube(a.segmentations), v.height * v.width)
+        for v in source.videos
+        for a in v.annotations
+    ]
+    checked = iter(counted(tubes))
+    videos = []
+    for v in source.videos:
+        instances = tuple(_annotated(a, next(checked)) for a in v.annotations)
+        videos.append(Video(v.video_id, v.height, v.width, len(v), instances))
+    videos.sort(key=lambda video: video.id)
     return GroundTruth(str(source.json_path), tuple(videos), distinct(source.categories))
 
 
-def _annotated(annotation: InstanceAnnotation) -> Instance:
+def _annotated(annotation: InstanceAnnotation, masks: Tube | EntryError) -> Instance:
+    if isinstance(masks, EntryError):
+        raise masks
     return Instance(
         category_id=annotation.category_id,
-        masks=annotation.segmentations,
+        masks=masks,
         area=mean_area(annotation.areas),
         iscrowd=annotation.iscrowd,
         occlusion=None if annotation.occlusion is None else mean_occlusion(annotation.occlusion),

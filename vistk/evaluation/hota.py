@@ -29,7 +29,10 @@ ALPHAS = np.arange(0.05, 0.99, 0.05)  # IoU thresholds of HOTA; it and its parts
 _EPS = np.finfo(np.float64).eps
 
 HOTA_COUNTS = ("HOTA_TP", "HOTA_FN", "HOTA_FP", "association", "localization")  # one value an alpha
-PLAIN_COUNTS = ("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "Frag", "MT", "PT", "ML")
+PLAIN_COUNTS = (
+    *("IDTP", "IDFN", "IDFP", "CLR_TP", "CLR_FN", "CLR_FP", "MOTP_sum"),
+    *("IDSW", "Frag", "MT", "PT", "ML"),
+)
 
 COUNTS = ("IDSW", "Frag", "MT", "PT", "ML")
 """Those that are reported as they are: identity switches, fragmentations, tracks mostly tracked, partly
@@ -217,11 +220,11 @@ def _identity_counts(similarity: np.ndarray, instances: np.ndarray, tracks: np.n
 
 
 def tracking_metrics(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """HOTA, DetA, AssA, LocA, IDF1, IDP, IDR and MOTA of pooled counts, each of the counts' shape.
+    """HOTA, DetA, AssA, LocA, IDF1, IDP, IDR, MOTA and MOTP of pooled counts, each of the counts' shape.
 
     Ratios of 0..1 (MOTA may be negative), NaN where nothing is there to measure: no instance (MOTA,
-    IDR), no track (IDP), neither (HOTA, DetA, AssA, IDF1), no match at any alpha (LocA). At a single
-    alpha without matches AssA is 0 and LocA 1, as in TrackEval.
+    IDR), no track (IDP), neither (HOTA, DetA, AssA, IDF1), no match (MOTP), none at any alpha (LocA). At a
+    single alpha without matches AssA is 0 and LocA 1, as in TrackEval.
     """
     true, missed, wrong = counts["HOTA_TP"], counts["HOTA_FN"], counts["HOTA_FP"]
     total = true + missed + wrong
@@ -240,6 +243,7 @@ def tracking_metrics(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "IDP": _ratio(id_true, id_true + id_wrong),
         "IDR": _ratio(id_true, id_true + id_missed),
         "MOTA": _ratio(counts["CLR_TP"] - counts["CLR_FP"] - counts["IDSW"], clear_instances),
+        "MOTP": _ratio(counts["MOTP_sum"], counts["CLR_TP"]),
     }
 
 

@@ -1,6 +1,6 @@
 """The numbers of a report as one pandas frame, one number a row.
 
-``frame.query("by == 'all' and class == 'all'").pivot_table(index="results", columns=["data", "metric"],
+``frame.query("by == 'all' and class == 'all'").pivot_table(index="results", columns=["data_set", "metric"],
 values="value", sort=False)`` is the usual table.
 """
 
@@ -17,7 +17,7 @@ from vistk.evaluation.keys import Key
 MEASURED = "measured"
 
 COLUMNS: Mapping[str, str] = {
-    "data": "object",  # data set
+    "data_set": "object",
     "split": "object",
     "results": "object",  # name of the results file, or of a published method
     "metric": "object",

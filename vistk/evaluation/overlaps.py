@@ -17,7 +17,7 @@ import numpy as np
 
 from vistk.evaluation.files import GroundTruth, Instance, Prediction, Results
 from vistk.evaluation.processes import in_order
-from vistk.ops.masks import iou_from_counts, tube_overlaps
+from vistk.ops.masks import iou_from_counts, tube_areas, tube_overlaps
 
 Made = TypeVar("Made")
 
@@ -93,9 +93,9 @@ class VideoOverlaps(_Counts):
             category=category,
             instances=tuple(self.instances[g] for g in columns.tolist()),
             scores=self.scores[rows],
-            intersections=self.intersections[:, rows[:, None], columns],
-            areas=self.areas[:, rows],
-            instance_areas=self.instance_areas[:, columns],
+            intersections=self.intersections.take(rows, 1).take(columns, 2),
+            areas=self.areas.take(rows, 1),
+            instance_areas=self.instance_areas.take(columns, 1),
         )
 
     def cells(self) -> Iterator[Cell]:
@@ -193,12 +193,37 @@ def _videos(ground_truth: GroundTruth, results: Results) -> list[_Video]:
 
 
 def _overlap_counts(video: _Video, all_pairs: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return tube_overlaps(
-        [p.masks for p in video.predictions],
-        [i.masks for i in video.instances],
-        video.num_frames,
-        None if all_pairs else (video.categories, video.instance_categories),
-    )
+    masks, instance_masks = [p.masks for p in video.predictions], [i.masks for i in video.instances]
+    labels = None if all_pairs else (video.categories, video.instance_categories)
+    wanted = np.ones((len(masks), len(instance_masks)), dtype=bool)
+    if labels is not None:
+        wanted = labels[0][:, None] == labels[1]
+    shared = _known(video, wanted)
+    if shared is None:
+        return tube_overlaps(masks, instance_masks, video.num_frames, labels)
+    return shared, tube_areas(masks, video.num_frames), tube_areas(instance_masks, video.num_frames)
+
+
+def _known(video: _Video, wanted: np.ndarray) -> np.ndarray | None:
+    """``(T, D, G)`` as it was counted when the results were read, for ``wanted`` pairs (D, G) of bools; None
+    if not all of them were.
+    """
+    out = np.zeros((video.num_frames, len(video.predictions), len(video.instances)))
+    for d, prediction in enumerate(video.predictions):
+        shared = prediction.shared
+        if shared is None:
+            return None
+        counted, pixels = shared.counted, shared.pixels
+        if shared.instances is not video.instances:  # a selection, or another ground truth
+            place = {id(instance): g for g, instance in enumerate(shared.instances)}
+            if not all(id(instance) in place for instance in video.instances):
+                return None
+            places = [place[id(instance)] for instance in video.instances]
+            counted, pixels = counted[places], pixels[places]
+        if (wanted[d] & ~counted).any():
+            return None
+        out[:, d] = (pixels * wanted[d, :, None]).T
+    return out
 
 
 def _apply(video: _Video, function: Callable[[VideoOverlaps], Made], all_pairs: bool) -> Made:

@@ -8,14 +8,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from vistk.evaluation.files import EvaluationFileError, GroundTruth, Results, load_ground_truth, load_results
-from vistk.evaluation.scores import SCORE_THRESHOLD, Predicted, Truth, score
+from vistk.evaluation.hota import COUNTS
+from vistk.evaluation.keys import ALL, Key
+from vistk.evaluation.scores import SCORE_THRESHOLD, Predicted, Scores, Truth, score
 
 PARTS: Mapping[str, str] = {"S": "short", "L": "long"}
 """Suffix of a part's metrics, and its word in file names."""
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """One results file, scored on every part."""
+
+    parts: Mapping[str, Scores]  # by the suffix of its metrics
+
+    @cached_property
+    def numbers(self) -> dict[Key, float]:
+        """The means of all numbers of the whole parts; no counts, groups or classes. NaN where a part has no
+        such number.
+        """
+        first, *others = (part.numbers for part in self.parts.values())
+        keys = [
+            key
+            for key in first
+            if (key.category, key.by) == (ALL, ALL)
+            and key.metric not in COUNTS
+            and all(key in other for other in others)
+        ]
+        return {key: float(np.mean([part.numbers[key] for part in self.parts.values()])) for key in keys}
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """``AP_S``, ``AP_L`` and their mean ``AP``, and likewise every metric that all parts have. A mean is
+        None where a part has no such number.
+        """
+        metrics = [part.metrics for part in self.parts.values()]
+        names = [name for name in metrics[0] if all(name in part for part in metrics)]
+        means = {name: _mean([part[name] for part in metrics]) for name in names}
+        return means | {
+            f"{name}_{suffix}": part[name]
+            for suffix, part in zip(self.parts, metrics, strict=True)
+            for name in names
+        }
+
+    @property
+    def per_category(self) -> dict[str, dict[str, float | None]]:
+        """``{category: {"AP_S": number, ..}}``."""
+        out: dict[str, dict[str, float | None]] = {}
+        for suffix, part in self.parts.items():
+            for category, numbers in part.per_category.items():
+                own = {f"{name}_{suffix}": value for name, value in numbers.items()}
+                out[category] = out.get(category, {}) | own
+        return out
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sums over the parts."""
+        counts = [part.counts for part in self.parts.values()]
+        return {name: sum(part[name] for part in counts) for name in counts[0]}
+
+    def mean_samples(self, samples: Mapping[str, Mapping[Key, np.ndarray]]) -> dict[Key, np.ndarray]:
+        """:attr:`numbers` of resampled parts, given by suffix."""
+        return {key: np.mean([part[key] for part in samples.values()], axis=0) for key in self.numbers}
 
 
 def find_parts(json_path: str | Path) -> dict[str, Path]:
@@ -23,12 +85,14 @@ def find_parts(json_path: str | Path) -> dict[str, Path]:
 
     For ``valid.json`` these are ``gt_short.json`` or ``valid_short.json`` (likewise ``long``) in its folder
     or in a folder ``valid`` beside it; for ``valid/instances.json`` also ``instances_short.json``, in its
-    folder or the one above.
+    folder or the one above. A part itself has none.
 
     Raises:
         FileNotFoundError: one part is there, but not the other.
     """
     json_path = Path(json_path)
+    if json_path.stem.endswith(tuple(f"_{word}" for word in PARTS.values())):
+        return {}
     own_folder = json_path.stem == "instances"
     split = json_path.parent.name if own_folder else json_path.stem
     stems = dict.fromkeys(("gt", split, json_path.stem))
@@ -63,8 +127,7 @@ def evaluate_parts(
         score_threshold: as for :func:`vistk.evaluation.scores.score`.
 
     Returns:
-        ``AP_S``, ``AP_L`` and their mean ``AP``, and likewise every metric that all parts have. A mean is
-        None where a part has no such number. The server has AP, AP50, AP75, AR1 and AR10.
+        :attr:`PartScores.metrics`. The server has AP, AP50, AP75, AR1 and AR10.
 
     Raises:
         EvaluationFileError, FileNotFoundError: a file cannot be used, or a video is in none or in several
@@ -74,21 +137,18 @@ def evaluate_parts(
     if ground_truth is not None:
         require_complete(load_ground_truth(ground_truth), truths)
     apart = split_results(truths, results)
-    metrics = [
-        score(truth, own, score_threshold=score_threshold).metrics
-        for truth, own in zip(truths.values(), apart.values(), strict=True)
-    ]
-    names = [name for name in metrics[0] if all(name in part for part in metrics)]
-    means = {name: _mean([part[name] for part in metrics]) for name in names}
-    of_parts = {
-        f"{name}_{suffix}": part[name] for suffix, part in zip(truths, metrics, strict=True) for name in names
+    found = {
+        suffix: score(truth, apart[suffix], score_threshold=score_threshold)
+        for suffix, truth in truths.items()
     }
-    return means | of_parts
+    return PartScores(found).metrics
 
 
-def split_results(parts: Mapping[str, GroundTruth], results: Predicted) -> dict[str, Results]:
+def split_results(
+    parts: Mapping[str, GroundTruth], results: Predicted, *, lenient: bool = False
+) -> dict[str, Results]:
     """The predictions for the videos of each part; raises what :func:`load_results` does."""
-    results = load_results(results, _union(parts))
+    results = load_results(results, union(parts), lenient=lenient)
     return {
         suffix: replace(
             results, videos={v.id: results.videos[v.id] for v in truth.videos if v.id in results.videos}
@@ -102,8 +162,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(defined) / len(defined) if len(defined) == len(values) else None
 
 
-def _union(truths: Mapping[str, GroundTruth]) -> GroundTruth:
-    """All parts as one ground truth, named as they are."""
+def union(truths: Mapping[str, GroundTruth]) -> GroundTruth:
+    """All parts as one ground truth, named as they are.
+
+    Raises:
+        EvaluationFileError: a video is in several parts, or the parts have different categories.
+    """
     first, *others = truths.values()
     videos = {video.id: video for video in first.videos}
     for other in others:
@@ -131,7 +195,7 @@ def require_complete(whole: GroundTruth, truths: Mapping[str, GroundTruth]) -> N
     Raises:
         EvaluationFileError: a video is in none or in several of the parts, or in no list of the whole.
     """
-    parts = _union(truths)
+    parts = union(truths)
     wanted, found = {video.id for video in whole.videos}, {video.id for video in parts.videos}
     if wanted - found:
         some = _some(sorted(wanted - found))

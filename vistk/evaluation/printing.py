@@ -52,18 +52,9 @@ class Table:
         comments = [f"% {line}" for text in (self.title, self.note) for line in text.splitlines()]
         if not self.header:
             return "\n".join(comments) + "\n"
-        rows = [[latex_escape(cell) for cell in row] for row in self.rows]
-        for i in self.italic:
-            rows[i] = [rf"\emph{{{cell}}}" if cell not in ("", "-") else cell for cell in rows[i]]
-        header, *lines = [
-            " & ".join(row) + r" \\" for row in ([latex_escape(name) for name in self.header], *rows)
-        ]
-        alignment = "l" * self.left + "r" * (len(self.header) - self.left)
-        text = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", header, r"\midrule", *lines]
-        above = 1 if self.title else 0
-        return (
-            "\n".join([*comments[:above], *text, r"\bottomrule", r"\end{tabular}", *comments[above:]]) + "\n"
-        )
+        above = len(self.title.splitlines())
+        text = latex_table(self.header, self.rows, self.left, italic=self.italic)
+        return "\n".join([*comments[:above], text, *comments[above:]]) + "\n"
 
 
 class Printable(ABC):
@@ -98,9 +89,20 @@ class Printable(ABC):
 
 
 def _written(text: str, path: str | Path | None) -> str:
-    if path is not None:
+    if path is None:
+        return text
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: found a folder, expected the name of a file to write")
+    try:
         write_text(path, text)
+    except OSError as error:  # which may name the temporary file beside it
+        raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
     return text
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 video``, ``2 videos``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def percent(value: float | None) -> str:
@@ -111,6 +113,34 @@ def percent(value: float | None) -> str:
 def latex_escape(text: str) -> str:
     """Text as LaTeX prints it."""
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+def latex_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    *,
+    italic: Collection[int] = (),
+    above: Sequence[tuple[str, int]] = (),
+) -> str:
+    r"""A booktabs table of finished cells, which are escaped.
+
+    Args:
+        left: columns aligned to the left, the others are to the right.
+        italic: positions of rows.
+        above: headings over several columns each, and how many; over all columns but the first ``left``.
+    """
+    escaped = [[latex_escape(cell) for cell in row] for row in rows]
+    for i in italic:
+        escaped[i] = [rf"\emph{{{cell}}}" if cell not in ("", "-") else cell for cell in escaped[i]]
+    lines = [" & ".join(row) + r" \\" for row in ([latex_escape(name) for name in header], *escaped)]
+    groups = []
+    if above:
+        named = [rf"\multicolumn{{{count}}}{{c}}{{{latex_escape(name)}}}" for name, count in above]
+        groups.append(" & ".join([*[""] * left, *named]).strip() + r" \\")
+    alignment = "l" * left + "r" * (len(header) - left)
+    text = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", *groups, lines[0], r"\midrule", *lines[1:]]
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}"])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:

@@ -51,7 +51,7 @@ def quoted(data: str, *, shown_as: tuple[str, str]) -> pd.DataFrame:
         found = {metric: getattr(row, metric) for metric in METRICS}
         rows += [
             {
-                "data": shown_as[0],
+                "data_set": shown_as[0],
                 "split": shown_as[1],
                 "results": f"{row.method}, {row.backbone}, {row.mode}",
                 "metric": metric,

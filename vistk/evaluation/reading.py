@@ -39,17 +39,26 @@ NUMBER = "id or score that is no number"
 FRAMES = "wrong number of frames"
 SIZE = "mask of another size"
 BROKEN = "broken mask"
+_KEPT = 1 << 24  # bytes
 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Without the cyclic garbage collector, which looks through all that was read, again and again."""
+    """Without the cyclic garbage collector, which looks through all that was read, again and again.
+
+    Also, from here on, the C library gives less of what is freed back to the system, which would have to
+    clear it for the next arrays: glibc keeps up to twice the largest block that was ever freed.
+    """
     enabled = gc.isenabled()
     gc.disable()
+    np.empty(_KEPT, dtype=np.uint8)  # never touched, so it costs nothing
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # what was read counts as old from the start
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -97,7 +106,8 @@ def integer(where: str, entry: Mapping[str, Any], key: str) -> int:
 def is_number(value: Any) -> bool:
     """Whether it is a number that a float can hold, and not NaN or infinite."""
     try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        plain = type(value) in (float, int)  # asking for Real takes far longer
+        return (plain or (isinstance(value, Real) and not isinstance(value, bool))) and math.isfinite(value)
     except OverflowError:
         return False
 
@@ -134,18 +144,13 @@ def per_frame(where: str, values: Any, key: str, num_frames: int) -> Sequence[An
 def tube(where: str, segmentations: Any, height: int, width: int, num_frames: int) -> Tube:
     """The masks of one entry as compressed RLEs, their runs not yet looked at (see :func:`counted`)."""
     size = [height, width]
-    common = height * width <= MOST_PIXELS
+    given = per_frame(where, segmentations, "segmentations", num_frames)
+    if height * width <= MOST_PIXELS and _are_compressed([mask for mask in given if mask is not None], size):
+        return Tube(given)
     masks: list[RLE | None] = []
-    for t, mask in enumerate(per_frame(where, segmentations, "segmentations", num_frames)):
-        # Nearly all are such already. The others are converted, or refused.
-        if mask is None or (
-            common
-            and type(mask) is dict
-            and len(mask) == 2
-            and type(mask.get("counts")) is str
-            and mask.get("size") == size
-        ):
-            masks.append(mask)
+    for t, mask in enumerate(given):
+        if mask is None:
+            masks.append(None)
             continue
         try:
             masks.append(to_rle(mask, height, width))
@@ -155,6 +160,14 @@ def tube(where: str, segmentations: Any, height: int, width: int, num_frames: in
                 SIZE if _is_of_another_size(mask, size) else BROKEN,
             ) from error
     return Tube(masks)
+
+
+def _are_compressed(masks: Sequence[Any], size: list[int]) -> bool:
+    """Whether all are compressed RLEs of this size and nothing else: so nearly all files have them."""
+    if not (set(map(type, masks)) <= {dict} and set(map(len, masks)) <= {2}):
+        return False
+    sizes = [mask.get("size") for mask in masks]
+    return sizes.count(size) == len(masks) and {type(mask.get("counts")) for mask in masks} <= {str}
 
 
 def _is_of_another_size(mask: Any, size: list[int]) -> bool:

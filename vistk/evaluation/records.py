@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from vistk.data.ytvis import OCCLUSION_WORDS
 from vistk.evaluation.keys import ALL
 from vistk.structures import RLE
@@ -52,6 +54,15 @@ class GroundTruth:
         return any(i.occlusion is not None for video in self.videos for i in video.instances)
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Pixels of a prediction that are of instances, too, counted when its file was read."""
+
+    instances: tuple[Instance, ...]  # G, those of the video
+    counted: np.ndarray  # (G,) bool, with which of them
+    pixels: np.ndarray  # (G, T) integers
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One entry of a results file."""
@@ -59,6 +70,7 @@ class Prediction:
     category_id: int
     score: float
     masks: tuple[RLE | None, ...]  # T entries; a vistk.ops.masks.Tube where it comes from a file
+    shared: Shared | None = field(default=None, compare=False, repr=False)  # None: not counted yet
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,12 @@ from vistk.evaluation.breakdowns import ATTRIBUTES
 from vistk.evaluation.explained import BY_ERROR, BY_EVENT, BY_ORACLE
 from vistk.evaluation.hota import COUNTS
 from vistk.evaluation.number_table import MEASURED
-from vistk.evaluation.printing import Table, percent
-from vistk.evaluation.quoted import NOTE
+from vistk.evaluation.printing import Table, percent, plural
+from vistk.evaluation.side_by_side import distinct, side_by_side
 
-DETECTION = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl", "APso", "APmo", "APho"),
-    *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "ARso", "ARmo", "ARho"),
-)
-TRACKING = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA")
-OF_GROUPS = ("instances", "AP", "AP50", "AR100", "AssA", "DetRe")
+TRACKING = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")
+SIDE_BY_SIDE = ("AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "AssA", "IDF1")
+FEW = ("AP", "AssA", "IDF1")  # where more than two data sets and splits stand side by side
 OF_CLASSES = ("AP", "AP50", "AR10", "HOTA", "AssA", "IDF1")
 COMPARED = ("AP", "AP50", "AP75", "HOTA", "DetA", "AssA", "IDF1")
 VERDICTS = ("AP", "HOTA")
@@ -31,44 +29,60 @@ COUNTED = (*COUNTS, "instances", "errors", "events")
 
 
 def report_tables(frame: pd.DataFrame, differences: pd.DataFrame, card: Mapping[str, Any]) -> list[Table]:
-    """All tables of a report's frame, one data set and split after the other."""
-    out = []
-    for data, split in distinct(frame, ["data", "split"]):
-        own = frame[(frame["data"] == data) & (frame["split"] == split)]
-        compared = differences[(differences["data"] == data) & (differences["split"] == split)]
+    """All tables of a report's frame: data sets and splits side by side, then one after the other."""
+    places = distinct(frame, ["data_set", "split"])
+    out = [] if len(places) == 1 else list(_side_by_side(frame, differences, len(places)))
+    for data_set, split in places:
+        own = frame[(frame["data_set"] == data_set) & (frame["split"] == split)]
+        compared = differences[(differences["data_set"] == data_set) & (differences["split"] == split)]
         tables = [*_overall(own), *_explained(own), *_groups(own), *_classes(own)]
         tables += _differences(compared, card)
-        place = f"{data} {split}".strip()
+        place = f"{data_set} {split}".strip()
         out += [replace(table, title=f"{place}: {table.title}") for table in tables]
     return [*out, Table("", (), (), note=_reading(card))]
 
 
+def _side_by_side(frame: pd.DataFrame, differences: pd.DataFrame, num_places: int) -> Iterator[Table]:
+    metrics = SIDE_BY_SIDE if num_places < 3 else FEW
+    yield side_by_side(_whole(frame), metrics, _one_cell, title="side by side", note=_at_thresholds(frame))
+    compared = _whole(differences)
+    if len(compared) and compared["baseline"].nunique() == 1:
+        title = f"side by side: difference to {compared['baseline'].iloc[0]}"
+        yield side_by_side(compared, metrics, partial(_one_cell, signed=True), title=title)
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of whole data sets, at the first score threshold."""
+    return _first_threshold(frame[(frame["class"] == "all") & (frame["by"] == "all")])
+
+
+def _one_cell(rows: pd.DataFrame, signed: bool = False) -> str:
+    return "-" if rows.empty else _cell(next(rows.itertuples()), signed)
+
+
+def _at_thresholds(frame: pd.DataFrame) -> str:
+    thresholds = frame["score_threshold"].dropna()
+    return f"HOTA, AssA, IDF1 at score ≥ {thresholds.iloc[0]:g}." if len(thresholds) else ""
+
+
 def _overall(frame: pd.DataFrame) -> Iterator[Table]:
     whole = frame[(frame["class"] == "all") & (frame["by"] == "all")]
-    names = _ordered(whole["metric"], DETECTION)
-    if names:
-        rows = whole[whole["metric"].isin(names)]
-        quoted = dict(rows.loc[rows["source"] != MEASURED, ["results", "source"]].to_numpy())
-        shown = [name for (name,) in distinct(rows, ["results"])]
-        lines = [[name, *cells(rows[rows["results"] == name], names)] for name in shown]
-        if quoted:
-            lines = [[*line, quoted.get(line[0], "measured here")] for line in lines]
-        italic = [i for i, name in enumerate(shown) if name in quoted]
-        yield Table(
-            "AP and AR",
-            ["results", *names, *(["source"] if quoted else [])],
-            lines,
-            italic=italic,
-            note=NOTE if quoted else "",
-        )
+    rows = whole[whole["score_threshold"].isna()]
+    if len(rows):
+        names = [name for (name,) in distinct(rows, ["metric"])]
+        yield side_by_side(rows, names, _one_cell, title="AP and AR")
     names = _ordered(whole["metric"], (*TRACKING, *COUNTS))
     if names:
         rows = whole[whole["score_threshold"].notna()]
+        pairs = distinct(rows, ["results", "score_threshold"])
+        order = {name: at for at, (name,) in enumerate(distinct(rows, ["results"]))}
         lines = [
             [name, f"{threshold:g}", *cells(_at(rows[rows["results"] == name], threshold), names)]
-            for name, threshold in distinct(rows, ["results", "score_threshold"])
+            for name, threshold in sorted(pairs, key=lambda pair: (order[pair[0]], pair[1]))
         ]
-        yield Table("tracking", ["results", "score ≥", *names], lines)
+        first = rows["score_threshold"].iloc[0]
+        note = f"All else is at score ≥ {first:g}." if rows["score_threshold"].nunique() > 1 else ""
+        yield Table("tracking", ["results", "score ≥", *names], lines, note=note)
 
 
 def _explained(frame: pd.DataFrame) -> Iterator[Table]:
@@ -87,6 +101,9 @@ def _explained(frame: pd.DataFrame) -> Iterator[Table]:
         if own.empty:
             continue
         header = [by, *_headings(results, metrics)]
+        note, thresholds = notes[by], own["score_threshold"].dropna()
+        if len(thresholds):
+            note += f" At score ≥ {thresholds.iloc[0]:g}."
         lines = []
         for (group,) in distinct(own, ["group"]):
             rows = own[own["group"] == group]
@@ -94,29 +111,38 @@ def _explained(frame: pd.DataFrame) -> Iterator[Table]:
                 lines.append(
                     [group, *(cell for r in results for cell in cells(rows[rows["results"] == r], metrics))]
                 )
-        yield Table(titles[by], header, lines, note=notes[by])
+        if not lines:
+            header, note = [], f"None. {note}"
+        yield Table(titles[by], header, lines, note=note)
 
 
 def _reading(card: Mapping[str, Any]) -> str:
     """How to read the tables."""
-    predictions = ", ".join(f"{count} ({name})" for name, count in card["predictions"].items())
-    lines = [
-        f"Percent. {card['videos']} videos, {card['instances']} instances; predictions: {predictions}.",
+    lines = ["Percent."]
+    for own in card["data sets"]:
+        place = f"{own['data_set']} {own['split']}".strip() + ": " if len(card["data sets"]) > 1 else ""
+        predictions = ", ".join(f"{count} ({name})" for name, count in own["predictions"].items())
+        there = f"{plural(own['videos'], 'video')}, {plural(own['instances'], 'instance')}"
+        lines.append(f"{place}{there}; predictions: {predictions}.")
+        for name, reasons in own["skipped"].items():
+            text = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+            lines.append(f"Left out of {name}: {text}.")
+        lines += own["notes"]
+    lines.append(
         "Tracking metrics count the predictions with at least the score named, pooled over classes; AP has "
-        "all.",
-    ]
+        "all."
+    )
+    if card["options"]:
+        lines.append(f"Not as officially: {card['options']}.")
     if card["intervals"]:
         lines.append(f"± is half of an interval ({card['intervals']}).")
-    for name, reasons in card["skipped"].items():
-        text = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
-        lines.append(f"Left out of {name}: {text}.")
     return " ".join(lines)
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[Table]:
     for (by,) in distinct(frame[frame["by"].isin(ATTRIBUTES)], ["by"]):
         own = frame[frame["by"] == by]
-        names = _ordered(own["metric"], OF_GROUPS)
+        names = [name for (name,) in distinct(own, ["metric"])]
         lines = []
         groups, results = (distinct(own, [column]) for column in ("group", "results"))
         for (group,), (name,) in itertools.product(groups, results):
@@ -133,7 +159,7 @@ def _groups(frame: pd.DataFrame) -> Iterator[Table]:
 
 def _classes(frame: pd.DataFrame) -> Iterator[Table]:
     own = frame[(frame["class"] != "all") & (frame["by"] == "all")]
-    if own.empty:
+    if own["class"].nunique() < 2:  # one is what the whole is
         return
     own = _first_threshold(own)
     results = [name for (name,) in distinct(own, ["results"])]
@@ -239,8 +265,3 @@ def _ordered(found: pd.Series, wanted: Sequence[str]) -> list[str]:
     """Those of ``wanted`` that are there."""
     there = set(found)
     return [name for name in wanted if name in there]
-
-
-def distinct(frame: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
-    """The combinations that occur, in the order of the frame."""
-    return list(frame[columns].drop_duplicates().itertuples(index=False, name=None))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from vistk.evaluation.data_sets import other_data_set
 from vistk.evaluation.reading import (
     NUMBER,
@@ -21,8 +23,9 @@ from vistk.evaluation.reading import (
     require,
     tube,
 )
-from vistk.evaluation.records import GroundTruth, Prediction, Results
+from vistk.evaluation.records import GroundTruth, Prediction, Results, Shared
 from vistk.ops.masks import Tube
+from vistk.ops.tube_pixels import tube_pixels
 
 KEYS = ("video_id", "category_id", "score", "segmentations")
 UNKNOWN = "unknown"
@@ -36,12 +39,15 @@ def load_results(
     ground_truth: GroundTruth,
     *,
     lenient: bool = False,
+    all_pairs: bool = False,
 ) -> Results:
     """Reads a results file (a path, its parsed content, or the result of this function) and checks it
     against the ground truth.
 
     Args:
         lenient: leave out the entries that cannot be used, and count them in ``Results.skipped``.
+        all_pairs: predictions will be compared with instances of other categories, too. It is faster to know
+            now, and makes no other difference.
 
     Raises:
         EvaluationFileError, FileNotFoundError: as :func:`vistk.evaluation.files.load_ground_truth` does. With
@@ -55,7 +61,7 @@ def load_results(
             raise EvaluationFileError(
                 f"{source}: found a {kind(content)}, expected a list of predictions{_hint(content)}"
             )
-        return _Reader(source, ground_truth, lenient).read(content)
+        return _Reader(source, ground_truth, lenient, all_pairs).read(content)
 
 
 def _hint(content: Any) -> str:
@@ -90,25 +96,28 @@ class _Entry(NamedTuple):
 class _Reader:
     """Predictions from the entries of one file, in two turns: first all but the runs of masks, then these."""
 
-    def __init__(self, source: str, ground_truth: GroundTruth, lenient: bool) -> None:
-        self.source, self.lenient = source, lenient
+    def __init__(self, source: str, ground_truth: GroundTruth, lenient: bool, all_pairs: bool) -> None:
+        self.source, self.lenient, self.all_pairs = source, lenient, all_pairs
         self.truth, self.categories = ground_truth.source, ground_truth.categories
-        self.frames = {v.id: (v.height, v.width, v.num_frames) for v in ground_truth.videos}
+        self.videos = {video.id: video for video in ground_truth.videos}
         self.skipped: Counter[str] = Counter()
 
     def read(self, content: Sequence[Any]) -> Results:
         ids = list(self._usable(range(len(content)), lambda at: self._ids(at, content[at])))
         if not self.lenient:
-            self._check_known("video", [i.video for i in ids], self.frames, ids)
+            self._check_known("video", [i.video for i in ids], self.videos, ids)
             self._check_known("category", [i.category for i in ids], self.categories, ids)
         entries = list(self._usable(ids, lambda found: self._entry(found, content[found.at])))
         videos: dict[int, list[Prediction]] = {}
-        checked = counted([(entry.where, entry.masks, entry.pixels) for entry in entries])
-        for entry, masks in zip(entries, checked, strict=True):
+        shared = self._shared(entries)
+        rest = [entry for entry, pixels in zip(entries, shared, strict=True) if pixels is None]
+        checked = iter(counted([(entry.where, entry.masks, entry.pixels) for entry in rest]))
+        for entry, pixels in zip(entries, shared, strict=True):
+            masks = entry.masks if pixels is not None else next(checked)
             if isinstance(masks, EntryError):
                 self._skip(masks)
             else:
-                prediction = Prediction(entry.category_id, entry.score, masks)
+                prediction = Prediction(entry.category_id, entry.score, masks, pixels)
                 videos.setdefault(entry.video_id, []).append(prediction)
         if content and not videos:
             reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.skipped.items()))
@@ -117,6 +126,33 @@ class _Reader:
             raise EvaluationFileError(f"{self.source}: no entry can be used ({reasons}){hint}")
         found = {video_id: tuple(predictions) for video_id, predictions in videos.items()}
         return Results(self.source, found, dict(sorted(self.skipped.items())))
+
+    def _shared(self, entries: Sequence[_Entry]) -> list[Shared | None]:
+        """What each entry shares with instances: as its runs have to be read to be checked, they are
+        compared at once. None for those that may be broken.
+        """
+        of_video: dict[int, list[int]] = {}
+        for i, entry in enumerate(entries):
+            of_video.setdefault(entry.video_id, []).append(i)
+        shared: list[Shared | None] = [None] * len(entries)
+        for video_id, own in of_video.items():
+            video = self.videos[video_id]
+            categories = np.array([entries[i].category_id for i in own])
+            pairs = categories[:, None] == [instance.category_id for instance in video.instances]
+            pairs |= self.all_pairs
+            found = tube_pixels(
+                [entries[i].masks for i in own],
+                [instance.masks for instance in video.instances],
+                video.num_frames,
+                (video.height, video.width),
+                pairs,
+            )
+            if found is None:
+                continue
+            for n in np.flatnonzero(found.sound).tolist():
+                entries[own[n]].masks.areas = found.areas[n].astype(np.float64)
+                shared[own[n]] = Shared(video.instances, pairs[n], found.shared[n].astype(np.int32))
+        return shared
 
     def _usable(self, items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:
         for item in items:
@@ -140,7 +176,7 @@ class _Reader:
     def _entry(self, ids: _Ids, entry: Mapping[str, Any]) -> _Entry:
         where = f"{self.source}: entry {ids.at}"
         for known, name, value in (
-            (self.frames, "video", ids.video),
+            (self.videos, "video", ids.video),
             (self.categories, "category", ids.category),
         ):
             if value not in known:  # only where entries may be skipped
@@ -148,9 +184,9 @@ class _Reader:
         score = entry["score"]
         if not is_number(score):
             raise EntryError(f"{where}: 'score' is {score!r}, expected a finite number", NUMBER)
-        height, width, num_frames = self.frames[ids.video]
-        masks = tube(where, entry["segmentations"], height, width, num_frames)
-        return _Entry(where, ids.video, ids.category, float(score), masks, height * width)
+        video = self.videos[ids.video]
+        masks = tube(where, entry["segmentations"], video.height, video.width, video.num_frames)
+        return _Entry(where, ids.video, ids.category, float(score), masks, video.height * video.width)
 
     def _check_known(
         self, name: str, values: Sequence[int], known: Mapping[int, Any], ids: Sequence[_Ids]

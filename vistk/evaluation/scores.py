@@ -28,7 +28,11 @@ from vistk.evaluation.hota import (
 )
 from vistk.evaluation.keys import ALL, Key
 from vistk.evaluation.overlaps import VideoOverlaps, map_videos
+from vistk.evaluation.selection import select
 from vistk.evaluation.ytvis_ap import (
+    OFFICIAL,
+    Accumulated,
+    APOptions,
     CellMatches,
     MatchedCells,
     accumulate,
@@ -41,6 +45,7 @@ from vistk.evaluation.ytvis_ap import (
 )
 
 SCORE_THRESHOLD = 0.3
+NAMED_THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}
 
 Truth = str | Path | Mapping[str, Any] | GroundTruth
 """A ground truth file, its parsed content, or what :func:`load_ground_truth` made of it."""
@@ -105,13 +110,7 @@ class Scores:
         if self.matches is not None:
             accumulated = accumulate(self.matches)
             yield from ((Key(name), value) for name, value in summarize(accumulated).items())
-            columns = {
-                "AP": average_precision(accumulated),
-                "AP50": average_precision(accumulated, threshold=0.5),
-                "AP75": average_precision(accumulated, threshold=0.75),
-                "AR1": average_recall(accumulated, max_detections=1),
-                "AR10": average_recall(accumulated, max_detections=10),
-            }
+            columns = _of_classes(accumulated, metrics_of_classes(accumulated.options))
             for k, name in enumerate(names):
                 yield from ((Key(metric, name), float(values[k])) for metric, values in columns.items())
         for tracking in self.tracking:
@@ -130,11 +129,8 @@ class Scores:
         if self.group_matches is not None:
             accumulated = accumulate(self.group_matches)
             for n, group in enumerate(self.groups):
-                for metric, values in {
-                    "AP": average_precision(accumulated, str(n)),
-                    "AP50": average_precision(accumulated, str(n), threshold=0.5),
-                    "AR100": average_recall(accumulated, str(n)),
-                }.items():
+                wanted = group_metrics_of_ap(accumulated.options)
+                for metric, values in _of_classes(accumulated, wanted, str(n)).items():
                     yield Key(metric, by=group.by, group=group.name), nan_mean(values)
         if self.tracking:
             ones = np.ones((1, len(self.ground_truth.videos)))
@@ -156,6 +152,7 @@ def score(
     gaps: bool = False,
     by: Sequence[str] = (),
     score_threshold: float | Sequence[float] = SCORE_THRESHOLD,
+    options: APOptions = OFFICIAL,
     lenient: bool = False,
     jobs: int = 1,
     progress: Callable[[], object] | None = None,
@@ -171,6 +168,8 @@ def score(
         by: breakdowns, names of :data:`vistk.evaluation.breakdowns.ATTRIBUTES`.
         score_threshold: predictions below it do not take part in HOTA, IDF1 and CLEAR (AP has all);
             several make a sweep, and all else takes the first.
+        options: what is evaluated, and how AP is. What it selects, and categories that it takes for one,
+            hold for all metrics; the rest is of AP alone, without errors and gaps.
         lenient: leave out and count entries of the results that cannot be used.
         jobs: processes; the numbers do not depend on it.
         progress: called after each video.
@@ -180,14 +179,16 @@ def score(
     """
     thresholds = _thresholds(score_threshold)
     ground_truth = load_ground_truth(ground_truth)
-    results = load_results(results, ground_truth, lenient=lenient)
+    results = load_results(results, ground_truth, lenient=lenient, all_pairs=errors or gaps)
+    ground_truth, results = select(ground_truth, results, options)
     groups = groups_of(by, ground_truth)
-    ranges = range_names(ground_truth)
+    ranges = range_names(ground_truth, options)
     work = partial(
         _score_video,
         ranges=ranges if ap else None,
         thresholds=thresholds if tracking else (),
         groups=groups,
+        options=options,
         explaining=partial(explain_video, errors=errors, gaps=gaps, score_threshold=thresholds[0])
         if errors or gaps
         else None,
@@ -203,7 +204,7 @@ def score(
         results=results.source,
         num_predictions=len(results),
         skipped=results.skipped,
-        matches=_pooled((v.matches for v in done), ranges, size) if ap else None,
+        matches=_pooled((v.matches for v in done), ranges, size, options) if ap else None,
         tracking=tuple(
             TrackingCounts.stack(
                 [(video, category, counts[i]) for video, category, counts in counted],
@@ -213,7 +214,9 @@ def score(
             for i, threshold in enumerate(thresholds if tracking else ())
         ),
         groups=groups,
-        group_matches=_pooled((v.group_matches for v in done), tuple(map(str, range(len(groups)))), size)
+        group_matches=_pooled(
+            (v.group_matches for v in done), tuple(map(str, range(len(groups)))), size, options
+        )
         if ap and groups
         else None,
         group_counts=GroupCounts.stack([video.group_counts for video in done], len(groups)),
@@ -230,10 +233,41 @@ def _thresholds(given: float | Sequence[float]) -> tuple[float, ...]:
 
 
 def _pooled(
-    videos: Iterator[list[CellMatches]], ranges: tuple[str, ...], size: tuple[int, int]
+    videos: Iterator[list[CellMatches]], ranges: tuple[str, ...], size: tuple[int, int], options: APOptions
 ) -> MatchedCells:
     cells = sorted((cell for video in videos for cell in video), key=lambda cell: cell.category)
-    return MatchedCells(ranges, *size, tuple(cells))
+    return MatchedCells(ranges, *size, tuple(cells), options)
+
+
+def named_thresholds(options: APOptions) -> dict[str, int]:
+    """Positions of the IoU thresholds of AP50 and AP75, where there are such."""
+    found = {name: np.isclose(options.iou_thresholds, at) for name, at in NAMED_THRESHOLDS.items()}
+    return {name: int(there.argmax()) for name, there in found.items() if there.any()}
+
+
+def metrics_of_classes(options: APOptions) -> tuple[str, ...]:
+    """What there is of AP and AR for each class."""
+    limits = options.max_detections[:-1] or options.max_detections
+    return ("AP", *named_thresholds(options), *(f"AR{limit}" for limit in limits))
+
+
+def group_metrics_of_ap(options: APOptions) -> tuple[str, ...]:
+    """What there is of AP and AR for each group of a breakdown."""
+    at_half = ["AP50"] if "AP50" in named_thresholds(options) else []
+    return ("AP", *at_half, f"AR{options.max_detections[-1]}")
+
+
+def _of_classes(
+    accumulated: Accumulated, metrics: Sequence[str], name: str | None = None
+) -> dict[str, np.ndarray]:
+    """``(K,)`` of each metric in one range, the first without a name."""
+    out = {}
+    for metric in metrics:
+        if metric.startswith("AR"):
+            out[metric] = average_recall(accumulated, name, int(metric.removeprefix("AR")))
+        else:
+            out[metric] = average_precision(accumulated, name, NAMED_THRESHOLDS.get(metric))
+    return out
 
 
 @dataclass(frozen=True)
@@ -252,6 +286,7 @@ def _score_video(
     ranges: tuple[str, ...] | None,
     thresholds: tuple[float, ...],
     groups: tuple[Group, ...],
+    options: APOptions,
     explaining: Callable[[VideoOverlaps], VideoExplained] | None,
 ) -> _VideoScores:
     belongs = members(groups, overlaps)
@@ -267,7 +302,7 @@ def _score_video(
             np.flatnonzero(overlaps.instance_categories == cell.category),
         )
         if ranges is not None:
-            both = match_cell(cell, ranges, (of_cell.instances, of_cell.predictions))
+            both = match_cell(cell, ranges, (of_cell.instances, of_cell.predictions), options)
             matches.append(both.part(slice(len(ranges))))
             if groups:
                 group_matches.append(both.part(slice(len(ranges), None)))

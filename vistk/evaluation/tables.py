@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vistk.evaluation.printing import markdown_table, percent
+from vistk.evaluation.printing import latex_table, markdown_table, percent
 from vistk.files import write_text
 
 METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "AssA", "IDF1")
@@ -105,12 +105,13 @@ def to_markdown(frame: pd.DataFrame, card: Mapping[str, Any], spread: pd.DataFra
 
 
 def to_latex(frame: pd.DataFrame, card: Mapping[str, Any], spread: pd.DataFrame | None = None) -> str:
-    """A booktabs table in percent, the card as comments below."""
+    """A booktabs table in percent with the splits side by side, the card as comments below."""
     printed = printed_cells(frame, spread)
-    table = printed.to_latex(
-        escape=True, multicolumn_format="c", column_format="l" + "r" * frame.shape[1], index_names=False
-    )
-    return "\n".join([table.replace("±", r"$\pm$"), *(f"% {line}" for line in _card_lines(card))]) + "\n"
+    rows = [[str(name), *row] for name, row in zip(printed.index, printed.to_numpy().tolist(), strict=True)]
+    metrics = [str(metric) for metric in frame.columns.get_level_values(1)]
+    splits = [(str(split), frame[split].shape[1]) for split in frame.columns.unique(0)]
+    table = latex_table(["", *metrics], rows, above=splits)
+    return "\n".join([table, *(f"% {line}" for line in _card_lines(card))]) + "\n"
 
 
 def printed_cells(frame: pd.DataFrame, spread: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from vistk.ops.tube_pixels import tube_pixels
 from vistk.structures import RLE
 
 
@@ -223,9 +224,6 @@ def tube_overlaps(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shared pixels and areas of mask tubes, frame by frame.
 
-    One IoU call per frame and label for all pairs: the cost is that of parsing each RLE twice, not once a
-    pair.
-
     Args:
         labels: ``(A,)`` and ``(B,)`` integers; only pairs of equal labels are intersected, for others the
             shared pixels are 0. None: all pairs are.
@@ -239,16 +237,20 @@ def tube_overlaps(
     for tube in (*a, *b):
         if len(tube) != num_frames:
             raise ValueError(f"a mask tube has {len(tube)} frames, expected {num_frames}")
-    area_a, area_b = tube_areas(a, num_frames), tube_areas(b, num_frames)
-    iou = np.zeros((num_frames, len(a), len(b)))
-    labels_a, labels_b = labels if labels is not None else (np.zeros(len(a)), np.zeros(len(b)))
-    for label in np.intersect1d(labels_a, labels_b):
-        rows, columns = np.flatnonzero(labels_a == label), np.flatnonzero(labels_b == label)
-        left, right = [a[i] for i in rows.tolist()], [b[j] for j in columns.tolist()]
-        for t in range(num_frames):
-            block = _sparse_iou([tube[t] for tube in left], [tube[t] for tube in right])
-            iou[t, rows[:, None], columns] = block
-    return _shared_pixels(iou, area_a, area_b), area_a, area_b
+    sizes = {tuple(mask["size"]) for tube in (*a, *b) for mask in tube if mask is not None}
+    pairs = None if labels is None else labels[0][:, None] == labels[1]
+    found = tube_pixels(a, b, num_frames, next(iter(sizes)), pairs) if len(sizes) == 1 else None
+    if found is not None and found.sound.all():
+        shared = found.shared.transpose(2, 0, 1).astype(np.float64, order="C")
+        area_a, area_b = (x.T.astype(np.float64, order="C") for x in (found.areas, found.other_areas))
+    else:
+        area_a, area_b = tube_areas(a, num_frames), tube_areas(b, num_frames)
+        frames = (([tube[t] for tube in a], [tube[t] for tube in b]) for t in range(num_frames))
+        iou = np.array([_sparse_iou(*pair) for pair in frames]).reshape(num_frames, len(a), len(b))
+        shared = _shared_pixels(iou, area_a, area_b)
+        if pairs is not None:
+            shared *= pairs
+    return shared, area_a, area_b
 
 
 def tube_iou(a: Sequence[Sequence[RLE | None]], b: Sequence[Sequence[RLE | None]]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vistk.ops.run_pairs import run_pairs
 from vistk.structures import RLE
 
 
@@ -36,13 +37,13 @@ def count_pixels(counts: Sequence[str]) -> PixelCounts:
     whether pycocotools may compare them: it does so only up to an empty run that two masks share.
     """
     found = PixelCounts(*(np.empty(len(counts), dtype) for dtype in (np.int64, np.int64, bool)))
-    first = pending = 0
-    for i, text in enumerate(counts):
-        pending += len(text)
-        if pending >= CHUNK or i + 1 == len(counts):
-            for values, part in zip(found, _count(counts[first : i + 1]), strict=True):
-                values[first : i + 1] = part
-            first, pending = i + 1, 0
+    characters = np.cumsum([0, *map(len, counts)])
+    first = 0
+    while first < len(counts):
+        last = max(first + 1, int(np.searchsorted(characters, characters[first] + CHUNK)))
+        for values, part in zip(found, _count(counts[first:last]), strict=True):
+            values[first:last] = part
+        first = last
     return found
 
 
@@ -55,6 +56,10 @@ CHUNK = 250_000
 
 def _count(counts: Sequence[str]) -> PixelCounts:
     """:func:`count_pixels` of a chunk."""
+    pairs = run_pairs(counts)
+    if pairs is not None:
+        inside = pairs.pixels(pairs.inside)
+        return PixelCounts(inside + pairs.pixels(pairs.background), inside, pairs.each_canonical())
     text = "".join(counts)
     stops = np.cumsum([len(text) for text in counts])
     digits = np.frombuffer(text.encode(), np.uint8) - np.uint8(48) if text.isascii() else None
