@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import importlib.util
-import io
-import platform
 import statistics
 import sys
 import time
@@ -25,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import CARD, card, write_rows
 from torch import Tensor
 
-from vistk.files import write_text
 from vistk.ops import ms_deform_attn, ms_deform_attn_fused
 
 HEADS, HEAD_DIM, POINTS = 8, 32, 4
@@ -41,7 +38,7 @@ SIZES = {
 DRAM, L1, L2 = 3.0e12, 29.7e12, 5.5e12
 ALLOWED = {torch.float32: 2e-5, torch.bfloat16: 6e-3}
 COLUMNS = [
-    "device",
+    *CARD,
     "size",
     "images",
     "dtype",
@@ -248,7 +245,7 @@ def rows(size: str, images: int, dtype: torch.dtype, device: str) -> Iterator[di
     for index, (kind, floor) in enumerate(zip(("forward", "backward"), floors(p), strict=True)):
         for name, both in times.items():
             yield {
-                "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU",
+                **card(device),
                 "size": size,
                 "images": images,
                 "dtype": str(dtype).removeprefix("torch."),
@@ -272,7 +269,7 @@ def variants() -> Iterator[dict[str, Any]]:
             both = timed(implementations(p, "triton")["ours, fused"], p.grad, "cuda")
             for kind, microsecond in zip(("forward", "backward"), both, strict=True):
                 yield dict.fromkeys(COLUMNS, "") | {
-                    "device": torch.cuda.get_device_name(),
+                    **card("cuda"),
                     "size": "720p",
                     "images": 8,
                     "dtype": str(dtype).removeprefix("torch."),
@@ -318,17 +315,13 @@ def main() -> int:
                 return 1
         for row in rows(size, images, dtype, device):
             table.append(row)
-            print("  ".join(f"{row[c]!s:>12}" for c in COLUMNS[1:]), flush=True)
+            print("  ".join(f"{row[c]!s:>12}" for c in COLUMNS[len(CARD) :]), flush=True)
     if options.variants and torch.cuda.is_available():
         for row in variants():
             table.append(row)
-            print("  ".join(f"{row[c]!s:>12}" for c in COLUMNS[1:]), flush=True)
+            print("  ".join(f"{row[c]!s:>12}" for c in COLUMNS[len(CARD) :]), flush=True)
     if options.out:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        write_text(options.out, text.getvalue())
+        write_rows(options.out, COLUMNS, table)
     return 0
 
 

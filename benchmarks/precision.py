@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,12 +26,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from rows import CARD, card, write_rows
 from torch import Tensor
 
-from vistk.comparison import commit, frame_readers
+from vistk.comparison import frame_readers
 from vistk.config import Composed, compose
 from vistk.experiment import build_tracker, run
-from vistk.files import write_text
 from vistk.models.precision import ARITHMETICS, PrecisionConfig, decode_pixels, require_usable
 from vistk.models.segmenter import Segmenter
 from vistk.schema import ConfigError
@@ -47,7 +45,7 @@ SAID = ("tracker=minvis", "eval_only=true", "evaluation.rows=[minvis]")
 COLUMNS = (
     *("arithmetic", "split", "frames", "masks", "iou_mean", "iou_p01", "iou_least"),
     *("score_diff_mean", "score_diff_max", "AP", "AP_diff", "pixel_decoder_ms"),
-    *("device", "torch", "commit", "words"),
+    *(*CARD, "words"),
 )
 
 
@@ -184,14 +182,6 @@ def measure(composed: Composed, words: Sequence[str], videos: int, turns: int) -
     return rows
 
 
-def device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", help="of experiments/run.py")
@@ -201,20 +191,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     words = [*SAID, *options.words]
-    began_at = commit()
+    told = card("cuda" if torch.cuda.is_available() else "cpu") | {"words": " ".join(options.words)}
+    if not torch.cuda.is_available():
+        told["device"] += ", 1 thread(s)"
     rows = measure(compose(words), words, options.videos, options.turns)
-    told = {
-        "device": device_name(),
-        "torch": torch.__version__,
-        "commit": began_at,
-        "words": " ".join(options.words),
-    }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row | told for row in rows)
-    write_text(options.out, text.getvalue())
-    print(text.getvalue())
+    print(write_rows(options.out, COLUMNS, [row | told for row in rows]))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ Elsewhere: float32, wall time, peak resident memory.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import multiprocessing
 import resource
 import statistics
@@ -31,11 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_throughput import processor
+from rows import CARD, card, write_rows
 from torch import Tensor
 
 from vistk.engine.train import JointTrainConfig, TrainConfig, TrainingModel, parameter_groups
-from vistk.files import write_text
 from vistk.losses import segmentation
 from vistk.losses.matching import FramePredictions, Pairs
 from vistk.models.segmenter import Segmenter, SegmenterConfig, TinySegmenterConfig
@@ -48,8 +45,7 @@ FORMS = ("whole masks", "ours")
 # Losses are sums over points. In bfloat16 whole masks are rounded before they are sampled, ours are not.
 ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 COLUMNS = [
-    "device",
-    "torch",
+    *CARD,
     "threads",
     "case",
     "clips",
@@ -229,8 +225,7 @@ def rows(name: str, device: str, dtype: torch.dtype, threads: int, turns: int) -
         pipe.send(False)
         table.append(
             {
-                "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-                "torch": torch.__version__,
+                **card(device),
                 "threads": threads,
                 "case": name,
                 "clips": case.clips,
@@ -269,13 +264,9 @@ def main() -> int:
                 return 1
             table += found
             for row in found:
-                print("  ".join(f"{row[c]!s:>11}" for c in COLUMNS[3:]), flush=True)
+                print("  ".join(f"{row[c]!s:>11}" for c in COLUMNS[len(CARD) + 1 :]), flush=True)
     if options.out:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        write_text(options.out, text.getvalue())
+        write_rows(options.out, COLUMNS, table)
     return 0
 
 
