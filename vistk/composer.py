@@ -232,9 +232,9 @@ class _Keys:
     def _hint(self, key: str, choices: Mapping[str, str]) -> str:
         group, _, rest = key.partition(".")
         if rest and group in self.schema.groups:
-            for name in self.schema.groups[group].names():
-                owner = self.schema.groups[group].make(name)
-                if name != choices[group] and key in dict(leaves(owner, group)):
+            options = self.schema.groups[group]
+            for name in sorted(options.names(), key=lambda name: name != options.default):
+                if name != choices[group] and key in dict(leaves(options.make(name), group)):
                     return f"{group}={name} has it, {group}={choices[group]} has not"
         everything = sorted(self.leaves.keys() | self.sections)
         parent, _, last = key.rpartition(".")
