@@ -156,12 +156,17 @@ class Matcher:
         Raises:
             FloatingPointError: a cost is not finite; names layer and frame.
         """
+        return self.assign(self.costs(predictions, truth, points), truth)
+
+    @torch.no_grad()
+    def costs(self, predictions: FramePredictions, truth: FrameLabels, points: Sequence[Tensor]) -> Tensor:
+        """``(layers, F, Q, N)`` costs in float32 or float64; arguments as in a call."""
         with torch.autocast(predictions.mask_logits.device.type, enabled=False):
             costs = [
                 self._frame_costs(predictions, truth, frame, frame_points)
                 for frame, frame_points in enumerate(torch.stack(list(points), dim=1))
             ]
-        return self.assign(torch.stack(costs, dim=1), truth)
+        return torch.stack(costs, dim=1)
 
     def _frame_costs(
         self, predictions: FramePredictions, truth: FrameLabels, frame: int, points: Tensor
@@ -173,13 +178,23 @@ class Matcher:
         logits = [layer[frame] for layer in predictions.logits[: len(points)]]
         return torch.stack(
             [
-                self._cost(layer_logits, layer_masks, truth.labels[frame], target)
+                self.pair_cost(layer_logits, layer_masks, truth.labels[frame], target)
                 for layer_logits, layer_masks, target in zip(logits, masks, targets, strict=True)
             ]
         )
 
-    def _cost(self, logits: Tensor, mask_logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-        """``(Q, N)``; ``logits`` (Q, K+1), ``mask_logits`` (Q, P), ``labels`` (N,), ``target`` (N, P)."""
+    def pair_cost(self, logits: Tensor, mask_logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+        """Cost of every query and instance from the masks' values at P points, of a frame or of a clip.
+
+        Args:
+            logits: ``(Q, K+1)``.
+            mask_logits: ``(Q, P)``, float32 or float64.
+            labels: ``(N,)``.
+            target: ``(N, P)``, 0 to 1.
+
+        Returns:
+            ``(Q, N)``.
+        """
         class_cost = -full_precision(logits).softmax(-1)[:, labels]
         against = target.to(mask_logits.dtype).T  # (P, N)
         # Cross-entropy against 0 is softplus(x), against 1 softplus(x) - x; targets may lie between.
@@ -223,3 +238,77 @@ def to_matches(pairs: Pairs, truth: FrameLabels) -> Matches:
     table[pairs.frame, pairs.instance] = pairs.query
     clips = table.unflatten(0, (-1, truth.frames_per_clip))  # (B, T, N)
     return Matches(tuple(clip[:, :n].T for clip, n in zip(clips, truth.instances, strict=True)))
+
+
+def first_appearances(costs: Tensor, truth: FrameLabels) -> list[Tensor]:
+    """One query for every instance of a clip, by the cost in the frame in which the instance first appears.
+
+    Args:
+        costs: ``(F, Q, N)`` of :meth:`Matcher.costs`; query q is one track in all frames of a clip.
+
+    Returns:
+        For each clip ``(N,)`` int64 on the CPU; -1 for an instance that never appears, or has no query left.
+
+    Raises:
+        FloatingPointError: a cost is not finite; names clip and instance.
+    """
+    part = truth.taking_part.unflatten(0, (-1, truth.frames_per_clip))  # (B, T, N)
+    by_clip = costs.unflatten(0, (-1, truth.frames_per_clip))  # (B, T, Q, N)
+    first = part.int().argmax(1).to(costs.device)  # (B, N)
+    index = first[:, None, None].expand(-1, 1, costs.shape[1], -1)
+    return match_clips(by_clip.gather(1, index).squeeze(1), part.any(1), truth.instances)
+
+
+def match_clips(costs: Tensor, present: Tensor, instances: Sequence[int]) -> list[Tensor]:
+    """The cheapest one-to-one pairs of a clip's queries and instances.
+
+    Args:
+        costs: ``(B, Q, N)``.
+        present: ``(B, N)`` bool; who is to have a query.
+        instances: how many of the N belong to each clip; the others are padding.
+
+    Returns:
+        For each clip ``(N,)`` int64 on the CPU, the query of every instance or -1.
+
+    Raises:
+        FloatingPointError: a cost is not finite; names clip and instance.
+    """
+    found = []
+    for b, (block, part, n) in enumerate(
+        zip(costs.detach().cpu().numpy(), present.cpu().numpy(), instances, strict=True)
+    ):
+        wanted = np.flatnonzero(part[:n])
+        cost = block[:, wanted]
+        if not np.isfinite(cost).all():
+            column = wanted[np.argwhere(~np.isfinite(cost))[0][1]]
+            raise FloatingPointError(
+                f"matching cost is not finite at clip {b} of the batch, instance {column}: the predictions "
+                "hold NaN or infinity; lower the learning rate or check the images"
+            )
+        query, column = linear_sum_assignment(cost)
+        row = torch.full((n,), -1, dtype=torch.int64)
+        row[torch.from_numpy(wanted[column])] = torch.from_numpy(query.astype(np.int64))
+        found.append(row)
+    return found
+
+
+def pairs_of_tracks(tracks: Sequence[Tensor], truth: FrameLabels, device: torch.device) -> Pairs:
+    """Pairs frame by frame of instances that keep one query throughout their clip.
+
+    Args:
+        tracks: for each clip ``(N,)`` int64 on the CPU, the query of every instance or -1.
+    """
+    most = truth.taking_part.shape[1]
+    rows = [F.pad(track, (0, most - len(track)), value=-1) for track in tracks]
+    query = torch.stack(rows).repeat_interleave(truth.frames_per_clip, 0)  # (F, N)
+    taken = truth.taking_part & (query >= 0)
+    frame, instance = taken.nonzero(as_tuple=True)
+    per_frame = taken.sum(1)
+    per_clip = per_frame.unflatten(0, (-1, truth.frames_per_clip)).sum(1)
+    return Pairs(
+        frame.to(device),
+        query[frame, instance].to(device),
+        instance.to(device),
+        tuple(per_frame.tolist()),
+        tuple(per_clip.tolist()),
+    )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vistk.losses.matching import FrameLabels, FramePredictions, Matcher, Pairs, to_matches
 from vistk.ops.distributed import mean_over_processes
-from vistk.ops.points import PointSampler, full_precision, sample_points, uncertain_points
+from vistk.ops.points import ClipPointSampler, PointSampler, full_precision, sample_points, uncertain_points
 from vistk.schema import ConfigError, require_at_least
 from vistk.structures import ClipTargets, FrameOutput, Matches
 
@@ -20,7 +20,7 @@ ABSENT_LABELS = ("kept", "released")
 
 
 @dataclass
-class SegmentationLossConfig:
+class SetLossConfig:
     """Weights and sampling of matching and losses; the defaults are the published ones.
 
     Mask2Former (arXiv 2112.01527, sections 3.2 and 4.1): classes 2, mask cross-entropy 5, dice 5,
@@ -34,12 +34,104 @@ class SegmentationLossConfig:
     num_points: int = 12544
     oversample: float = 3.0
     importance: float = 0.75
+
+
+@dataclass
+class SegmentationLossConfig(SetLossConfig):
+    """The losses of a segmenter: those of sets, and what its layers and frames ask for."""
+
     match_every_layer: bool = True  # false: the last layer's matching serves all layers
     absent_labels: str = "kept"  # kept | released, see FrameLabels
     dense_weight: float = 0.0  # per-pixel class loss, for segmenters with a dense head
 
     def __post_init__(self) -> None:
         require_at_least("train.loss", self, num_points=1, oversample=1, importance=0)
+
+
+class SetLoss:
+    """Weighted class, mask and dice losses of predictions whose matching is known.
+
+    Args:
+        config: weights and sampling.
+        num_classes: K, without "no object".
+    """
+
+    def __init__(self, config: SetLossConfig, num_classes: int) -> None:
+        self.config = config
+        self.num_classes = num_classes
+
+    def frame_losses(
+        self, predictions: FramePredictions, pairs: Sequence[Pairs], truth: FrameLabels, sampler: PointSampler
+    ) -> dict[str, Tensor]:
+        """``{"class", "mask", "dice"}`` of the last layer and ``{"class_0", ..}`` of the earlier ones.
+
+        Args:
+            predictions: of all layers, frame by frame.
+            pairs: of every layer, the last one first.
+            sampler: source of the random points.
+        """
+        count = mean_over_processes(len(pairs[0].query), predictions.logits[0].device, at_least=1.0)
+        losses: dict[str, Tensor] = {}
+        masks = predictions.masks_of(pairs)
+        for i, (logits, predicted, pair) in enumerate(zip(predictions.logits, masks, pairs, strict=True)):
+            suffix = "" if i == 0 else f"_{i - 1}"
+            labels = truth.labels[pair.frame, pair.instance]
+            losses[f"class{suffix}"] = self.class_loss(logits, pair.frame, pair.query, labels)
+            masks_there = truth.masks[pair.frame, pair.instance]
+            losses[f"mask{suffix}"], losses[f"dice{suffix}"] = self.mask_losses(
+                predicted[:, None], masks_there[:, None], pair.per_clip, count, sampler
+            )
+        return losses
+
+    def class_loss(self, logits: Tensor, row: Tensor, query: Tensor, labels: Tensor) -> Tensor:
+        """Weighted cross-entropy of all queries; those without a pair are "no object".
+
+        Args:
+            logits: ``(R, Q, K+1)``, a row a frame or a clip.
+            row, query, labels: ``(n,)`` int64, of the n pairs.
+        """
+        logits = full_precision(logits)
+        classes = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
+        classes[row, query] = labels
+        class_weights = logits.new_ones(self.num_classes + 1)
+        class_weights[-1] = self.config.no_object_weight
+        total_weight = mean_over_processes(class_weights[classes].sum(), logits.device)
+        loss = F.cross_entropy(logits.transpose(1, 2), classes, class_weights, reduction="sum") / total_weight
+        return self.config.class_weight * loss
+
+    def mask_losses(
+        self,
+        mask_logits: Tensor,
+        masks: Tensor,
+        per_clip: Sequence[int],
+        count: Tensor,
+        sampler: PointSampler,
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted cross-entropy and dice of n masks at sampled points, divided by ``count``.
+
+        Args:
+            mask_logits: ``(n, T, h, w)``; the dice of a mask is that of its T frames together.
+            masks: ``(n, T, H, W)`` bool.
+            per_clip: how many of the n belong to each clip.
+        """
+        config = self.config
+        frames = mask_logits.shape[1]
+        flat = full_precision(mask_logits).flatten(0, 1)  # (n*T, h, w)
+        rows = [n * frames for n in per_clip]
+        points = uncertain_points(
+            flat, rows, config.num_points, sampler, config.oversample, config.importance
+        )
+        target = sample_points(masks.flatten(0, 1)[:, None], points).squeeze(1)  # (n*T, P)
+        sampled = sample_points(flat[:, None], points).squeeze(1)
+        target, sampled = (
+            x.unflatten(0, (-1, frames)).flatten(1) for x in (target.to(sampled.dtype), sampled)
+        )
+        mask_loss = (
+            F.binary_cross_entropy_with_logits(sampled, target, reduction="none").mean(1).sum() / count
+        )
+        probability = sampled.sigmoid()
+        dice = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
+        return config.mask_weight * mask_loss, config.dice_weight * dice.sum() / count
 
 
 class SegmentationLoss:
@@ -60,6 +152,7 @@ class SegmentationLoss:
             )
         self.config = config
         self.num_classes = num_classes
+        self.pair_losses = SetLoss(config, num_classes)
         self.matcher = Matcher(config.class_weight, config.mask_weight, config.dice_weight, config.num_points)
 
     def __call__(
@@ -82,13 +175,7 @@ class SegmentationLoss:
         pairs = self._match(predictions, layers if self.config.match_every_layer else 1, truth, sampler)
         if not self.config.match_every_layer:
             pairs = pairs * layers
-        count = mean_over_processes(len(pairs[0].query), out.logits.device, at_least=1.0)
-        losses: dict[str, Tensor] = {}
-        masks = predictions.masks_of(pairs)
-        for i, (logits, predicted, pair) in enumerate(zip(predictions.logits, masks, pairs, strict=True)):
-            suffix = "" if i == 0 else f"_{i - 1}"
-            for name, value in self._layer_losses(logits, predicted, pair, truth, count, sampler).items():
-                losses[name + suffix] = value
+        losses = self.pair_losses.frame_losses(predictions, pairs, truth, sampler)
         if out.dense_logits is not None:  # at weight 0 too: data-parallel training wants every parameter used
             losses["dense"] = self.config.dense_weight * self._dense_loss(
                 out.dense_logits.flatten(0, 1), truth
@@ -109,44 +196,6 @@ class SegmentationLoss:
         points = [sampler.draw(rows, self.config.num_points, device) for _ in range(layers)]
         return self.matcher(predictions, truth, points)
 
-    def _layer_losses(
-        self,
-        logits: Tensor,
-        mask_logits: Tensor,
-        pairs: Pairs,
-        truth: FrameLabels,
-        count: Tensor,
-        sampler: PointSampler,
-    ) -> dict[str, Tensor]:
-        """Losses of one decoder layer; ``logits`` (F, Q, K+1), ``mask_logits`` (n, h, w) of the n pairs."""
-        config = self.config
-        logits = full_precision(logits)
-        classes = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
-        classes[pairs.frame, pairs.query] = truth.labels[pairs.frame, pairs.instance]
-        class_weights = logits.new_ones(self.num_classes + 1)
-        class_weights[-1] = config.no_object_weight
-        total_weight = mean_over_processes(class_weights[classes].sum(), logits.device)
-        class_loss = (
-            F.cross_entropy(logits.transpose(1, 2), classes, class_weights, reduction="sum") / total_weight
-        )
-
-        points = uncertain_points(
-            mask_logits, pairs.per_clip, config.num_points, sampler, config.oversample, config.importance
-        )
-        target = sample_points(truth.masks[pairs.frame, pairs.instance][:, None], points).squeeze(1)  # (n, P)
-        sampled = sample_points(mask_logits[:, None], points).squeeze(1)
-        target = target.to(sampled.dtype)
-        mask_loss = (
-            F.binary_cross_entropy_with_logits(sampled, target, reduction="none").mean(1).sum() / count
-        )
-        probability = sampled.sigmoid()
-        dice = 1 - (2 * (probability * target).sum(1) + 1) / (probability.sum(1) + target.sum(1) + 1)
-        return {
-            "class": config.class_weight * class_loss,
-            "mask": config.mask_weight * mask_loss,
-            "dice": config.dice_weight * dice.sum() / count,
-        }
-
     def _dense_loss(self, dense_logits: Tensor, truth: FrameLabels) -> Tensor:
         """Per-pixel cross-entropy; ``dense_logits`` (F, K+1, h, w). Pixels of no instance are "no object"."""
         part = truth.taking_part.to(dense_logits.device)[:, :, None, None]
@@ -156,3 +205,17 @@ class SegmentationLoss:
         labels = F.pad(truth.labels, (1, 0), value=self.num_classes)  # (F, N+1)
         classes = labels.gather(1, winner.flatten(1)).view_as(winner)
         return F.cross_entropy(dense_logits.float(), classes)
+
+
+def annotation_sampler(targets: Sequence[ClipTargets], device: torch.device) -> ClipPointSampler:
+    """Random points for losses that are handed no sampler: a clip's follow from its annotation.
+
+    So they are the same for a clip whatever batch and process it is in, and in a resumed run. Padding of the
+    masks makes no difference.
+    """
+    seeds = []
+    for target in targets:
+        area = target.masks.flatten(2).sum(2).flatten()  # (N*T,)
+        place = torch.arange(1, len(area) + 1, device=area.device)
+        seeds.append(int((area * place).sum()))
+    return ClipPointSampler(seeds, device)

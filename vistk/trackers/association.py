@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vistk.ops.assignment import best_assignment
 from vistk.ops.masks import areas, encode
-from vistk.structures import RLE, FrameQueries, TrackedFrame
+from vistk.structures import RLE, FrameOutput, FrameQueries, TrackedFrame
 
 
 def cosine_similarity(tracks: Tensor, queries: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ def slots_frame(frame: FrameQueries, query_index: Tensor | None = None) -> Track
     track_ids = torch.arange(frame.num_queries, device=frame.logits.device)
     if query_index is None:
         return TrackedFrame(track_ids, track_ids.clone(), frame.logits)
-    return TrackedFrame(track_ids, query_index, frame.logits[query_index])
+    return TrackedFrame(track_ids, query_index, frame.logits.index_select(0, query_index))
 
 
 def frame_vector(frame: FrameQueries, name: str, owner: str) -> Tensor:
@@ -62,6 +64,33 @@ def frame_vector(frame: FrameQueries, name: str, owner: str) -> Tensor:
             "describe the frames with this tracker"
         )
     return frame.vectors[name]
+
+
+def with_mask_features(queries: FrameQueries, out: FrameOutput, owner: str, width: int) -> FrameQueries:
+    """The queries with the mask features of their frames, for trackers that predict masks anew.
+
+    Such a tracker embeds masks in ``width`` channels.
+
+    Raises:
+        ValueError: the mask features have another width.
+    """
+    channels = out.mask_features.shape[-3]
+    if channels != width:
+        raise ValueError(f"{owner}: the mask features have {channels} channels, expected {width}")
+    return replace(queries, mask_features=out.mask_features)
+
+
+def frame_features(frame: FrameQueries, owner: str) -> Tensor:
+    """``(C, h, w)`` mask features of a frame.
+
+    Raises:
+        ValueError: the frame was described without them.
+    """
+    if frame.mask_features is None:
+        raise ValueError(
+            f"{owner}: the frame has no mask_features, expected some; describe the frames with this tracker"
+        )
+    return frame.mask_features
 
 
 def frame_masks(frame: FrameQueries, owner: str) -> list[RLE | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -19,6 +20,20 @@ from vistk.structures import (
 )
 
 State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that a field is worth trying at, both ends included; whole ones where the field is an int."""
+
+    low: float
+    high: float
+    log: bool = False  # as many trials from 0.01 to 0.1 as from 0.1 to 1
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            least = "0 < " if self.log else ""
+            raise ValueError(f"range {self.low:g}..{self.high:g}, expected {least}low < high")
 
 
 class Tracker(nn.Module, ABC, Generic[State]):
@@ -41,6 +56,14 @@ class Tracker(nn.Module, ABC, Generic[State]):
 
     Config: ClassVar[type]
     """Dataclass of this tracker; every knob of its paper's tables is a field, with the published default."""
+
+    association_fields: ClassVar[Collection[str]] = ()
+    """Fields of ``Config`` that :meth:`step` and :meth:`finish` alone read. Whatever their values, weights,
+    :meth:`describe` and :meth:`losses` are the same, so that one training serves them all."""
+
+    search_space: ClassVar[Mapping[str, Range | Sequence[Any]]] = {}
+    """What is worth trying for ``association_fields``, which ``vistk tune`` does: a :class:`Range`, or the
+    values themselves. Beside other entries, fields that are true or false need none."""
 
     uses_targets: ClassVar[bool] = False
     """Whether :meth:`step` reads ``FrameQueries.targets`` (ground truth)."""

@@ -43,5 +43,5 @@ class MinVIS(Tracker[MinVISState]):
             tracked = slots_frame(frame)
         else:
             tracked = slots_frame(frame, assign_slots(cosine_similarity(state.previous, query)))
-        state.previous = query[tracked.query_index].detach()
+        state.previous = query.index_select(0, tracked.query_index).detach()
         return tracked

@@ -35,6 +35,7 @@ class Oracle(Tracker[None]):
     """
 
     Config: ClassVar[type] = OracleConfig
+    association_fields = ("class_weight",)
     config: OracleConfig
     uses_targets: ClassVar[bool] = True
 

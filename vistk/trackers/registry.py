@@ -11,21 +11,37 @@ from typing import Any
 
 from vistk.trackers.ablations import ABLATIONS
 from vistk.trackers.base import Tracker
+from vistk.trackers.cavis import CAVIS
+from vistk.trackers.dvis import DVIS
+from vistk.trackers.gated_memory import GatedMemory
 from vistk.trackers.identity import Identity
+from vistk.trackers.idol import IDOL
+from vistk.trackers.kalman import Kalman
 from vistk.trackers.mask_iou import MaskIoU
 from vistk.trackers.minvis import MinVIS
 from vistk.trackers.oracle import Oracle
+from vistk.trackers.propagation import Propagation
+from vistk.trackers.tracklet_linking import TrackletLinking
 from vistk.trackers.visage import VISAGE
+from vistk.trackers.vita import VITA
 
 GROUP = "vistk.trackers"
 """Entry-point group where other packages name their trackers: ``my-tracker = "my_pkg.tracker:MyTracker"``."""
 
 BUILT_IN: Mapping[str, type[Tracker[Any]]] = {
+    "dvis": DVIS,
+    "cavis": CAVIS,
+    "gated-memory": GatedMemory,
     "identity": Identity,
+    "idol": IDOL,
+    "kalman": Kalman,
     "mask-iou": MaskIoU,
     "minvis": MinVIS,
     "oracle": Oracle,
+    "propagation": Propagation,
+    "tracklet-linking": TrackletLinking,
     "visage": VISAGE,
+    "vita": VITA,
 }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from vistk.trackers.association import (
     frame_vector,
     slots_frame,
 )
-from vistk.trackers.base import Tracker, check_choice
+from vistk.trackers.base import Range, Tracker, check_choice
 from vistk.trackers.memory import WEIGHTINGS, TrackMemory
 
 
@@ -61,6 +61,12 @@ class VISAGE(Tracker[VISAGEState]):
     """
 
     Config: ClassVar[type] = VISAGEConfig
+    association_fields = ("appearance_weight", "memory_frames", "memory_weighting", "score_weighting")
+    search_space: ClassVar[Mapping[str, Range | Sequence[Any]]] = {
+        "appearance_weight": Range(0, 1),
+        "memory_frames": Range(1, 10),
+        "memory_weighting": WEIGHTINGS,
+    }
     config: VISAGEConfig
 
     def __init__(
@@ -121,5 +127,6 @@ class VISAGE(Tracker[VISAGEState]):
             terms = [w * cosine_similarity(remembered[name], vectors[name]) for name, w in weights.items()]
             tracked = slots_frame(frame, assign_slots(torch.stack(terms).sum(0)))
         order = tracked.query_index
-        state.memory.add({name: v[order] for name, v in vectors.items()}, class_scores(tracked.logits))
+        ordered = {name: vector.index_select(0, order) for name, vector in vectors.items()}
+        state.memory.add(ordered, class_scores(tracked.logits))
         return tracked
