@@ -459,7 +459,10 @@ def test_default_run() -> None:
     composed = compose([])
     config = composed.config
     assert isinstance(config, RunConfig)
-    assert config.choices == {"tracker": "visage", "data": "synthetic", "segmenter": "tiny", "train": "video"}
+    assert config.choices == {
+        **{"tracker": "visage", "data": "synthetic", "segmenter": "tiny", "train": "video"},
+        "cache": "off",
+    }
     assert composed.run_dir == Path("runs/synthetic/visage/default")
     assert set(config.evaluation.rows) <= set(tracker_names())
 

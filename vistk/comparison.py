@@ -18,13 +18,16 @@ from torch import Tensor
 from vistk.config import RunConfig
 from vistk.data.transforms import resize_for_test
 from vistk.data.ytvis import YTVIS
+from vistk.engine.cache import QueryCache
+from vistk.engine.difference import difference
 from vistk.engine.infer import TrackedVideo, track_video
 from vistk.engine.progress import progress_bar
+from vistk.engine.shards import CacheError
 from vistk.evaluation.parts import PARTS, evaluate_parts
 from vistk.evaluation.report import evaluate
 from vistk.evaluation.submission import write_submission
 from vistk.evaluation.tables import METRICS, comparison_table, to_markdown, write_table
-from vistk.files import write_text
+from vistk.files import file_hash, write_text
 from vistk.models.segmenter import Segmenter
 from vistk.splits import EvaluationSplit
 from vistk.structures import FrameTargets, VideoRecord
@@ -62,24 +65,62 @@ def frame_targets(source: YTVIS, video: VideoRecord) -> list[FrameTargets]:
     return targets
 
 
-def _track_split(
+def open_cache(
     config: RunConfig,
     segmenter: Segmenter,
     rows: Mapping[str, Tracker[Any]],
     source: YTVIS,
     split: str,
     accelerator: Accelerator,
+) -> QueryCache | None:
+    """The cache of a split's queries, as ``cache=..`` says; None for ``off``. Says what is there.
+
+    Raises:
+        CacheError: ``cache=read``, and not everything is there.
+    """
+    mode = config.choices["cache"]
+    if mode == "off":
+        return None
+    propagating = [row for row, tracker in rows.items() if tracker.propagates]
+    if propagating and mode != "auto":
+        raise CacheError(
+            f"cache={mode}, but row {propagating[0]} has its frames segmented for itself alone, and they "
+            "are not stored; cache=auto does so for that row and reads the queries of the others"
+        )
+    rows = {row: tracker for row, tracker in rows.items() if row not in propagating}
+    if not rows:
+        return None
+    data = {
+        "annotations": file_hash(source.json_path),
+        "data.test_short_side": config.data.test_short_side,
+        "data.test_max_side": config.data.test_max_side,
+    }
+    cache = QueryCache(config.cache, mode, segmenter, rows, source.videos, data)
+    count, lacking = len(source.videos), len(cache.lacking())
+    said = f"reading the queries of {count - lacking} of {count} videos of {split} from cache {cache.folder}"
+    said += f" ({cache.num_bytes() / 1e6:.1f} MB)"
+    accelerator.print(f"{said}, segmenting and storing {lacking}" if lacking else said)
+    return cache
+
+
+def _track_split(
+    config: RunConfig,
+    segmenter: Segmenter,
+    rows: Mapping[str, Tracker[Any]],
+    source: YTVIS,
+    split: str,
+    cache: QueryCache | None,
+    accelerator: Accelerator,
     run_dir: Path,
 ) -> dict[str, dict[str, Any]]:
     """Results of every row on one split, merged over processes: entries and counters."""
-    merged: dict[str, dict[str, Any]] = {
-        row: {"results": [], "frames": 0, "identical": 0, "segment_seconds": 0.0, "track_seconds": 0.0}
-        for row in rows
-    }
+    counters = {"frames": 0, "cached": 0, "identical": 0, "segment_seconds": 0.0, "track_seconds": 0.0}
+    merged: dict[str, dict[str, Any]] = {row: {"results": [], **counters} for row in rows}
     mine = range(accelerator.process_index, len(source.videos), accelerator.num_processes)
     for index in progress_bar(accelerator, mine, desc=f"evaluate {split}", unit="video"):
         video = source.videos[index]
-        tracked = track_video(
+        track = partial(
+            track_video,
             segmenter,
             rows,
             frame_readers(source, video, config.data),
@@ -90,8 +131,13 @@ def _track_split(
             source.category_ids,
             frame_targets(source, video) if source.has_annotations else None,
         )
+        tracked = track(source=None if cache is None else partial(cache.windows, video))
         for row, result in tracked.items():
             _add(merged[row], result)
+            read = cache is not None and cache.last == "read" and not rows[row].propagates
+            merged[row]["cached"] += result.num_frames if read else 0
+        if cache and cache.last == "stored" and cache.stored == 1 and config.cache.dtype != "float32":
+            _say_difference(config.cache.dtype, video, tracked, track())
     if accelerator.num_processes > 1:
         shard = run_dir / "rows" / f".{split}.{accelerator.process_index}.json"
         write_text(shard, json.dumps(merged))
@@ -109,6 +155,18 @@ def _track_split(
     for total in merged.values():
         total["results"].sort(key=lambda entry: place[entry["video_id"]])
     return merged
+
+
+def _say_difference(
+    dtype: str,
+    video: VideoRecord,
+    cached: Mapping[str, TrackedVideo],
+    live: Mapping[str, TrackedVideo],
+) -> None:
+    """What storing in few bits did to the predictions, of the row that it changed most."""
+    found = {row: difference(cached[row].prediction, live[row].prediction) for row in cached}
+    row = max(found, key=lambda row: (found[row].others, found[row].masks, found[row].score))
+    print(f"{dtype} against live on video {video.video_id}, row {row}, which changed most: {found[row]}")
 
 
 def _add(total: dict[str, Any], result: TrackedVideo) -> None:
@@ -140,10 +198,17 @@ def compare(
     """
     metrics: dict[str, dict[str, Any]] = {row: {} for row in rows}
     speeds: dict[str, list[float]] = {row: [] for row in rows}  # frames/s of each split
+    cached: list[float] = []  # share of the frames of each row and split whose queries were read
+    caches = {
+        name: open_cache(config, segmenter, rows, split.source, name, accelerator)
+        for name, split in splits.items()
+    }
     for name, split in splits.items():
         known = split.source.has_annotations
         wanted = {row: tracker for row, tracker in rows.items() if known or not tracker.uses_targets}
-        tracked = _track_split(config, segmenter, wanted, split.source, name, accelerator, run_dir)
+        tracked = _track_split(
+            config, segmenter, wanted, split.source, name, caches[name], accelerator, run_dir
+        )
         if not accelerator.is_main_process:
             continue
         for row, total in tracked.items():
@@ -152,6 +217,7 @@ def compare(
                 write_submission(path, path.with_name("submission.zip"))
             seconds = total["segment_seconds"] + total["track_seconds"]
             speeds[row].append(total["frames"] / max(seconds, 1e-9))
+            cached.append(total["cached"] / max(total["frames"], 1))
             counted = {
                 "identity_permutations": total["identical"] / max(total["frames"], 1),
                 "frames_per_second": speeds[row][-1],
@@ -166,7 +232,7 @@ def compare(
             )
     path = run_dir / "metrics.json"
     if accelerator.is_main_process:
-        card = _card(config, speeds[config.choices["tracker"]], accelerator, facts)
+        card = _card(config, speeds[config.choices["tracker"]], cached, accelerator, facts)
         table = {row: splits for row, splits in metrics.items() if splits}
         frame, _ = comparison_table(table, metrics=[*METRICS, *_occlusion_metrics(table)])
         write_table(frame, card, run_dir)
@@ -204,9 +270,17 @@ def _occlusion_metrics(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
 
 
 def _card(
-    config: RunConfig, speeds: Sequence[float], accelerator: Accelerator, facts: Mapping[str, Any]
+    config: RunConfig,
+    speeds: Sequence[float],
+    cached: Sequence[float],
+    accelerator: Accelerator,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What a reader needs to judge or repeat the table."""
+    tracker = config.choices["tracker"]
+    timed = f"segmenter and {tracker}"
+    if any(cached):
+        timed = f"{tracker}, {100 * sum(cached) / len(cached):.0f} % of the queries from a cache"
     if torch.cuda.is_available():
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB (GPU)"
         device = torch.cuda.get_device_name()
@@ -224,9 +298,8 @@ def _card(
         **facts,
         **({"pixel decoder": arithmetic} if arithmetic else {}),
         "device": device,
-        "frames/s": f"{sum(speeds) / len(speeds):.0f} (segmenter and {config.choices['tracker']})"
-        if speeds
-        else None,
+        "frames/s": f"{sum(speeds) / len(speeds):.0f} ({timed})" if speeds else None,
+        **({} if config.choices["cache"] == "off" else {"queries stored as": config.cache.dtype}),
         "peak memory": memory,
         "processes": accelerator.num_processes,
         "precision of training": accelerator.mixed_precision,

@@ -43,6 +43,7 @@ from vistk.data.config import (
     YTVIS2021Config,
     YTVIS2022Config,
 )
+from vistk.engine.cache import MODES, CacheConfig
 from vistk.engine.infer import EvalConfig
 from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
 from vistk.files import write_text
@@ -56,7 +57,10 @@ CONFIG_FILE = "config.yaml"
 LEFT_BEHIND = ("log.jsonl", "checkpoints", "rows", "metrics.json", "weights.safetensors")
 """What lies in the directory of a run that has done something."""
 
-NEUTRAL_KEYS = ("run_dir", "resume", "*.num_workers", "train.log_every", "train.checkpoint_every")
+NEUTRAL_KEYS = (
+    *("run_dir", "resume", "*.num_workers", "train.log_every", "train.checkpoint_every"),
+    *("cache", "choices.cache", "cache.dir", "cache.max_gb", "cache.mask_features"),
+)
 """Keys (patterns) that do not change results: left out of the run directory's name and of the hash."""
 
 
@@ -70,6 +74,7 @@ class RunConfig:
     train: TrainConfig
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     choices: dict[str, str] = field(default_factory=dict)  # chosen option of each group; set by compose
     preset: str | None = None  # published model whose words come before those that are said
     seed: int = 0
@@ -98,6 +103,7 @@ DEFAULT_SCHEMA = Schema(
         "train": options(
             "video", {"video": TrainConfig, "stills": StillsTrainConfig, "joint": JointTrainConfig}
         ),
+        "cache": options("off", dict.fromkeys(("off", *MODES), CacheConfig)),
     },
     shorthands={"preset": lambda name: get_preset(name).words()},
 )
@@ -260,7 +266,7 @@ def _run_dir(config: Any, words: Sequence[str], schema: Schema, choices: dict[st
             value = value[part]
         said[key] = _as_word(value)
     text = ",".join(f"{key}={value}" for key, value in sorted(said.items()))
-    return Path("runs", *(_slug(choices[name]) for name in schema.path), _slug(text) or "default")
+    return Path("runs", *(slug(choices[name]) for name in schema.path), slug(text) or "default")
 
 
 def _as_word(value: Any) -> str:
@@ -269,7 +275,7 @@ def _as_word(value: Any) -> str:
     return str(value) if plain else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _slug(text: str, longest: int = 100) -> str:
+def slug(text: str, longest: int = 100) -> str:
     """``text`` as a file name; where it had to change, a hash keeps different texts apart."""
     clean = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", text)
     if clean == text and len(text) <= longest and not text.startswith("."):

@@ -13,8 +13,9 @@ import torch
 from stub_segmenter import StubSegmenter, random_stub
 
 from vistk.engine import finishing, infer
-from vistk.engine.infer import EvalConfig, segment_video, track_video
+from vistk.engine.infer import EvalConfig, track_video
 from vistk.engine.scores import VideoScores
+from vistk.engine.windows import segment_windows
 from vistk.structures import FinishedMasks, FrameTargets, TrackedFrame
 from vistk.trackers.base import Tracker
 from vistk.trackers.identity import Identity
@@ -85,12 +86,17 @@ TRACKERS = {
 }
 
 
+def frames_of(segmenter, tracker):
+    """Queries and size of every frame, which passes alone."""
+    for window in segment_windows(segmenter, {"x": tracker}, segmenter.frames(), OUTPUT, 1, CPU):
+        yield window.frames[0]["x"], window.size
+
+
 def targets_of(segmenter):
     """The first two queries of every frame are annotated."""
-    frames = segment_video(segmenter, {"x": TRACKERS["MinVIS"]}, segmenter.frames(), OUTPUT, 1, CPU)
     return [
-        FrameTargets(torch.tensor([3, 8]), torch.tensor([0, 1]), queries["x"].masks.rles[:2])
-        for queries, _ in frames
+        FrameTargets(torch.tensor([3, 8]), torch.tensor([0, 1]), queries.masks.rles[:2])
+        for queries, _ in frames_of(segmenter, TRACKERS["MinVIS"])
     ]
 
 
@@ -105,10 +111,9 @@ def all_finished(segmenter, name, keep_top, targets):
     """Tracklets with the masks of all queries finished frame by frame, and taken for every track."""
     tracker = TRACKERS[name]
     state, tracked, masks = tracker.start(), [], []
-    frames = segment_video(segmenter, {"x": tracker}, segmenter.frames(), OUTPUT, 1, CPU)
-    for (queries, size), truth in zip(frames, targets, strict=True):
-        finished = queries["x"].masks.finished()
-        tracked.append(tracker.step(state, replace(queries["x"], masks=finished, targets=truth)))
+    for (queries, size), truth in zip(frames_of(segmenter, tracker), targets, strict=True):
+        finished = queries.masks.finished()
+        tracked.append(tracker.step(state, replace(queries, masks=finished, targets=truth)))
         masks.append((finished, size))
     tracked = tracker.finish(state) or tracked
     scores = VideoScores(len(tracked))
@@ -119,11 +124,13 @@ def all_finished(segmenter, name, keep_top, targets):
     return scores.tracklets(keep_top, rescore=True)
 
 
+@pytest.mark.parametrize(("spare", "spare_bytes"), [(1, 0), (4, 0), (4, 200)])
 @pytest.mark.parametrize("held", [0, 3000, 2**28])
 @pytest.mark.parametrize("window", [1, 3, None])
-def test_the_result_is_that_of_finishing_all_masks(held, window, monkeypatch):
+def test_the_result_is_that_of_finishing_all_masks(held, window, spare, spare_bytes, monkeypatch):
     monkeypatch.setattr(infer, "HELD_BYTES", held)
-    monkeypatch.setattr(infer, "SPARE", 1)
+    monkeypatch.setattr(infer, "SPARE", spare)
+    monkeypatch.setattr(infer, "SPARE_BYTES", spare_bytes)
     segmenter = random_stub(10)
     targets = targets_of(segmenter)
     together = track(segmenter, TRACKERS, window, targets=targets)
@@ -166,6 +173,75 @@ def test_windows_of_a_track_that_is_kept_only_later_are_segmented_again_as_they_
     assert first == once
     assert again == [frames for frames in once if frames[-1] < 10]  # from frame 9 on, the track is known
     assert late.segmented_again == sum(map(len, again)) > 0
+
+
+def fallen_and_risen(frames=20):
+    """Track 0 is the best at first and in the end, track 1 between; tracks 2 to 7 take turns behind them."""
+    segmenter = random_stub(frames, queries=8)
+    segmenter.logits = torch.zeros(frames, 8, 4)
+    segmenter.logits[..., -1] = 3
+    segmenter.logits[:4, 0, 1] = 5
+    segmenter.logits[4:12, 1, 2] = 20
+    segmenter.logits[-4:, 0, 1] = 90
+    for t in range(frames):
+        segmenter.logits[t, 2 + t % 6, 0] = 4
+    return segmenter
+
+
+@pytest.mark.parametrize("spare_bytes", [0, 60, 2**27])
+def test_masks_that_were_dropped_are_made_again_when_their_track_returns(spare_bytes, monkeypatch):
+    monkeypatch.setattr(infer, "HELD_BYTES", 2 * 8 * 5 * 7 * 4)
+    monkeypatch.setattr(infer, "SPARE_BYTES", spare_bytes)
+    held = []  # bytes for tracks that are not among the best, whenever a window goes
+    candidates = infer.VideoTracker.candidates
+
+    def watched(worker):
+        found = candidates(worker)
+        spare = set(worker.scores.known()) - set(worker.kept())
+        held.append(sum(map(worker.scores.num_bytes, spare)))
+        return found
+
+    monkeypatch.setattr(infer.VideoTracker, "candidates", watched)
+    segmenter = fallen_and_risen()
+    expected = all_finished(segmenter, "Identity", 1, [None] * 20)
+    assert [tracklet.track_id for tracklet in expected] == [0]
+    result = track(segmenter, ["Identity"], 1, keep_top=1)["Identity"]
+    assert result.prediction.tracklets == expected
+    assert len(held) > 5
+    assert max(held) <= spare_bytes
+    if spare_bytes < 100:
+        assert result.segmented_again >= 4
+    else:
+        assert max(held) > 200
+        assert result.segmented_again == 0
+
+
+def test_of_dropped_masks_those_that_the_tracker_made_up_stay():
+    logits = torch.zeros(2, 3)
+    rle = {"size": [1, 1], "counts": "01"}
+    masks = FinishedMasks((rle, rle), torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    scores = VideoScores(2)
+    scores.add(0, TrackedFrame(torch.tensor([4, 7]), torch.tensor([1, 0]), logits))
+    scores.add(1, TrackedFrame(torch.tensor([4, 7]), torch.tensor([-1, -1]), logits), own=masks)
+    scores.take(0, [4, 7], masks)
+    assert [scores.num_bytes(track) for track in (4, 7, 9)] == [4, 4, 0]
+    scores.drop_others([7])
+    assert [scores.num_bytes(track) for track in (4, 7)] == [2, 4]
+    assert scores.missing(0, [4, 7]) == [1]
+    assert scores.missing(1, [4, 7]) == []
+    scores.take(0, [4, 7], masks)
+    assert scores.missing(0, [4, 7]) == []
+
+
+def test_trackers_share_the_masks_that_they_both_keep(monkeypatch):
+    monkeypatch.setattr(infer, "HELD_BYTES", 0)
+    found = track(random_stub(6), ["Identity", "MinVIS"], window=1, keep_top=18)
+    kept = [
+        {id(rle) for tracklet in result.prediction.tracklets for rle in tracklet.segmentations if rle}
+        for result in found.values()
+    ]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) > 20
 
 
 def test_no_more_masks_are_finished_than_are_kept(monkeypatch):

@@ -114,6 +114,11 @@ class FrameMasks:
     def __len__(self) -> int:
         return len(self._mask_logits)
 
+    @property
+    def mask_logits(self) -> Tensor:
+        """``(Q, h, w)``, as they came."""
+        return self._mask_logits
+
     def __getitem__(self, query: int) -> FinishedMask:
         if query not in self._finished:
             self._finish([query])

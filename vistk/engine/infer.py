@@ -6,12 +6,23 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
 
+from vistk.engine.describers import shared_describers
 from vistk.engine.finishing import FrameMasks, FrameSize, finish_chosen, finish_masks
 from vistk.engine.scores import VideoScores
-from vistk.engine.windows import Frames, Window, read_window, segment_window, segment_windows
+from vistk.engine.windows import (
+    Clip,
+    Frames,
+    Source,
+    Window,
+    passes,
+    read_clips,
+    segment_together,
+    segment_windows,
+)
 from vistk.models.segmenter import Segmenter
 from vistk.schema import require_at_least
 from vistk.structures import (
@@ -27,6 +38,7 @@ from vistk.trackers.base import Tracker
 
 HELD_BYTES = 2**28  # of mask logits that wait for the end of the video: 44 frames of 640x360, 100 queries
 SPARE = 4  # a mask costs a thousandth of segmenting its frame again
+SPARE_BYTES = 2**26  # of run lengths that are held for these: 1,000 frames of 60 objects
 
 
 @dataclass
@@ -45,7 +57,8 @@ class EvalConfig:
             "oracle",
         ]
     )
-    window: int | None = None  # frames through the segmenter at once; none = as many as are fast
+    window: int | None = None  # frames of a video through the segmenter at once; none = as many as are fast
+    videos: int = 1  # through the segmenter at once, those whose frames are of one size
     # Predictions kept a video; published: MinVIS 10, VISAGE the number of classes.
     keep_top: int = ScoringProtocol.keep_top
     # Multiply scores by the mean mask probability inside the mask; published: VISAGE, not MinVIS.
@@ -54,32 +67,14 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         minima = {} if self.window is None else {"window": 1}
-        require_at_least("evaluation", self, keep_top=1, track_score=0, **minima)
-
-
-def segment_video(
-    segmenter: Segmenter,
-    describers: Mapping[str, Tracker],
-    frames: Frames,
-    output_size: tuple[int, int],
-    window: int | None,
-    device: torch.device,
-) -> Iterator[tuple[dict[str, FrameQueries], FrameSize]]:
-    """The queries of every frame of a video, in order, masks finished when asked for, and the frame's sizes.
-
-    Arguments are those of :func:`vistk.engine.windows.segment_windows`.
-    """
-    for part in segment_windows(segmenter, describers, frames, output_size, window, device):
-        for queries in part.frames:
-            yield queries, part.size
-        del part, queries  # not to be kept while the next one is segmented
+        require_at_least("evaluation", self, videos=1, keep_top=1, track_score=0, **minima)
 
 
 class VideoTracker:
     """One tracker at work on one video: its state and its growing result.
 
     :meth:`step` frame by frame, then :meth:`finish`; whoever calls hands the masks of :meth:`candidates`
-    to ``scores``, unless the tracker ``rewrites``.
+    and, in the end, :meth:`kept` to ``scores``, unless the tracker ``rewrites``.
     """
 
     def __init__(self, tracker: Tracker, num_frames: int, config: EvalConfig) -> None:
@@ -91,6 +86,7 @@ class VideoTracker:
         # Only a tracker that may rewrite the video needs the masks of all its queries until the end.
         self.rewrites = type(tracker).finish is not Tracker.finish
         self.masks: list[tuple[Masks, FrameSize]] = []
+        self._lacking: set[int] = set()  # tracks whose masks in earlier frames are gone
         self.seconds = 0.0  # of association; finishing masks that `step` looks at belongs to segmenting
         self.identical = 0  # frames in which every track kept the query slot of its number
 
@@ -131,17 +127,35 @@ class VideoTracker:
             self.scores = VideoScores(self.scores.num_frames)
             for t, (frame, (_, size)) in enumerate(zip(rewritten, self.masks, strict=True)):
                 self._add(self.scores, t, frame, size)
-        kept = self.candidates(1)
+        kept = self.kept()
         for t, (masks, _) in enumerate(self.masks):
             self.scores.take(t, kept, masks)
         self.seconds += time.perf_counter() - started
 
-    def candidates(self, spare: int) -> set[int]:
-        """The tracks in the best pairs so far, ``spare`` times as many as are kept."""
-        return self.scores.tracks(spare * self.config.keep_top)
+    def kept(self) -> list[int]:
+        """The tracks that are kept if the video ends here."""
+        return self.scores.tracks(self.config.keep_top)
+
+    def candidates(self) -> list[int]:
+        """The tracks whose masks are to be finished before a window goes; masks of all others are dropped.
+
+        Those that are kept if the video ends here, and, up to :data:`SPARE_BYTES`, the next best ones of
+        which no mask was dropped so far: of others, one mask more would not save segmenting again.
+        """
+        kept = self.kept()
+        candidates, room = set(kept), SPARE_BYTES
+        for track in self.scores.tracks(SPARE * self.config.keep_top):
+            if track not in candidates | self._lacking:
+                room -= self.scores.num_bytes(track)
+                if room < 0:
+                    break
+                candidates.add(track)
+        self._lacking |= self.scores.known() - candidates
+        self.scores.drop_others(candidates)
+        return sorted(candidates)
 
     def tracklets(self) -> tuple[Tracklet, ...]:
-        """Scored tracklets of the video, once the masks of ``candidates(1)`` were taken."""
+        """Scored tracklets of the video, once the masks of :meth:`kept` were taken."""
         return self.scores.tracklets(self.config.keep_top, self.config.rescore)
 
 
@@ -157,6 +171,17 @@ class TrackedVideo:
     segmented_again: int  # frames, for masks of tracks that turned out to be kept only later
 
 
+@dataclass(frozen=True)
+class Video:
+    """What is to be tracked."""
+
+    frames: Frames
+    output_size: tuple[int, int]  # height and width of the masks
+    video_id: int = 1  # like category_ids, carried into the predictions
+    category_ids: Sequence[int] = ()
+    targets: Sequence[FrameTargets] | None = None  # truth of the T frames, for trackers that ask for it
+
+
 def track_video(
     segmenter: Segmenter,
     trackers: Mapping[str, Tracker],
@@ -167,6 +192,7 @@ def track_video(
     video_id: int = 1,
     category_ids: Sequence[int] = (),
     targets: Sequence[FrameTargets] | None = None,
+    source: Source | None = None,
 ) -> dict[str, TrackedVideo]:
     """Segment a video once and link it with every tracker.
 
@@ -174,59 +200,170 @@ def track_video(
 
     Which tracks are kept is known after the last frame, and only their masks have to be finished. The logits
     of the last frames are held until then, :data:`HELD_BYTES` of them. When a window has to go before, the
-    masks of the tracks in :data:`SPARE` times as many (track, class) pairs are finished; if a track that is
-    kept in the end was not among them, the window is segmented again, as it was.
+    masks of the tracks in :data:`SPARE` times as many (track, class) pairs are finished, but of those that
+    would not be kept at that time, :data:`SPARE_BYTES` at most are held. If a track that is kept in the end
+    was not among them, the window is segmented again, as it was.
 
     Args:
-        frames, output_size: see :func:`vistk.engine.windows.segment_windows`.
-        video_id, category_ids: carried into the predictions.
-        targets: ground truth of the T frames, for trackers that ask for it.
+        frames, output_size, video_id, category_ids, targets: see :class:`Video`.
+        source: gives the windows of the video in place of the segmenter, see
+            :meth:`vistk.engine.cache.QueryCache.windows`; not asked for a tracker that propagates queries.
 
     Returns:
         A result for each name in ``trackers``.
     """
-    describer_of = _shared_describers(trackers)
-    describers = {name: trackers[name] for name in sorted(set(describer_of.values()))}
-    workers = {name: VideoTracker(tracker, len(frames), config) for name, tracker in trackers.items()}
-    online = [worker for worker in workers.values() if not worker.rewrites]
-    started = time.perf_counter()
-    lengths: dict[int, int] = {}  # number of a window's first frame to the number of its frames
-    held: deque[Window] = deque()
-    for window in segment_windows(segmenter, describers, frames, output_size, config.window, device):
-        lengths[window.start] = len(window.frames)
+    video = Video(frames, output_size, video_id, category_ids, targets)
+
+    def segment(wanted: Mapping[str, Tracker]) -> Iterator[Window]:
+        return segment_windows(segmenter, wanted, frames, output_size, config.window, device)
+
+    results: dict[str, TrackedVideo] = {}
+    for group in passes(trackers):
+        run = _Run(segmenter, group, video, replace(config, videos=1), device)
+        started = time.perf_counter()
+        stored = None if source is None or run.propagates else source(run.describers, segment)
+        for window in segment(run.describers) if stored is None else stored:
+            run.take(window)
+            del window  # not to be kept while the next one is segmented
+        run.seconds = time.perf_counter() - started
+        results |= run.finish()
+    return {name: results[name] for name in trackers}
+
+
+def track_videos(
+    segmenter: Segmenter,
+    trackers: Mapping[str, Tracker],
+    videos: Iterable[Video],
+    config: EvalConfig,
+    device: torch.device,
+) -> Iterator[dict[str, TrackedVideo]]:
+    """Track every video as :func:`track_video` does, ``config.videos`` of them at a time.
+
+    A window of each passes the segmenter together with those whose frames have its size, and a video that
+    ends is replaced by the next. They share :data:`HELD_BYTES`. What is segmented again passes alone, so it
+    is as it was but for rounding.
+
+    Args:
+        videos: taken one by one, when there is place.
+
+    Yields:
+        The results of a video when it ends: a short one may overtake a long one.
+    """
+    waiting, groups = iter(videos), passes(trackers)
+    at_work: list[list[_Run]] = []  # videos, each with a run for every group of trackers
+    while True:
+        for video in islice(waiting, config.videos - len(at_work)):
+            at_work.append([_Run(segmenter, group, video, config, device) for group in groups])
+        if not at_work:
+            return
+        going = [runs for runs in at_work if runs[0].frames_left]
+        for group_runs in zip(*going, strict=True):
+            _advance(group_runs)
+        ended = [runs for runs in at_work if not runs[0].frames_left]
+        at_work = [runs for runs in at_work if runs[0].frames_left]
+        while ended:
+            results = {name: result for run in ended.pop(0) for name, result in run.finish().items()}
+            yield {name: results[name] for name in trackers}
+
+
+class _Run:
+    """All trackers at work on one video: :meth:`take` window by window, then :meth:`finish`.
+
+    Attributes:
+        seconds: spent on the video before :meth:`finish`, set by whoever hands over the windows.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        trackers: Mapping[str, Tracker],
+        video: Video,
+        config: EvalConfig,
+        device: torch.device,
+    ) -> None:
+        count = len(video.frames)
+        self.segmenter, self.video, self.device = segmenter, video, device
+        self.describer_of = shared_describers(trackers)
+        self.describers = {name: trackers[name] for name in sorted(set(self.describer_of.values()))}
+        self.workers = {name: VideoTracker(tracker, count, config) for name, tracker in trackers.items()}
+        self.online = [worker for worker in self.workers.values() if not worker.rewrites]
+        self.clips = read_clips(video.frames, video.output_size, config.window, device, config.videos)
+        self.frames_left = count
+        self.seconds = 0.0
+        self.propagates = any(tracker.propagates for tracker in trackers.values())
+        self._lengths: dict[int, int] = {}  # number of a window's first frame to the number of its frames
+        self._previous: dict[int, FrameQueries | None] = {}  # the same to `Clip.previous`
+        self._held: deque[Window] = deque()
+        self._held_bytes = HELD_BYTES / config.videos
+
+    def next_clip(self) -> Clip:
+        """What is to be segmented next."""
+        clip = next(self.clips)
+        return replace(clip, previous=self._previous.get(clip.start))
+
+    def take(self, window: Window) -> None:
+        """The next window goes through the trackers and is held; others may have to go for it."""
+        targets, held = self.video.targets, self._held
+        if window.last is not None:
+            self._previous[window.start + len(window.frames)] = window.last
+        self._lengths[window.start] = len(window.frames)
+        self.frames_left -= len(window.frames)
         for t, queries in enumerate(window.frames, start=window.start):
-            for name, worker in workers.items():
-                worker.step(queries[describer_of[name]], window.size, targets[t] if targets else None)
-        if online:
+            for name, worker in self.workers.items():
+                worker.step(queries[self.describer_of[name]], window.size, targets[t] if targets else None)
+        if self.online:
             held.append(replace(window, frames=()))
-        del window, queries  # not to be kept while the next one is segmented
-        if _num_bytes(held) > HELD_BYTES:
+        if _num_bytes(held) > self._held_bytes:
             leaving = []
-            while _num_bytes(held) > HELD_BYTES / 2:  # many at a time: they are finished together
+            while _num_bytes(held) > self._held_bytes / 2:  # many at a time: they are finished together
                 leaving.append(held.popleft())
-            _take_masks(leaving, {worker: worker.candidates(SPARE) for worker in online})
-            del leaving
-    for worker in workers.values():
-        worker.finish()
-    kept = {worker: worker.candidates(1) for worker in online}
-    _take_masks(held, kept)
-    held.clear()
-    lacking = [start for start, length in lengths.items() if _lacks(range(start, start + length), kept)]
-    for start in lacking:
-        images = read_window(frames, start, lengths[start], device)
-        _take_masks([segment_window(segmenter, {}, images, output_size, start)], kept)
-    predictions = {
-        name: VideoPrediction(video_id, worker.tracklets(), category_ids) for name, worker in workers.items()
-    }
-    association = sum(worker.seconds for worker in workers.values())
-    segmentation = time.perf_counter() - started - association
-    again = sum(lengths[start] for start in lacking)
-    return {
-        name: TrackedVideo(
-            prediction, len(frames), workers[name].identical, segmentation, workers[name].seconds, again
-        )
-        for name, prediction in predictions.items()
-    }
+            _take_masks(leaving, {worker: worker.candidates() for worker in self.online})
+
+    def finish(self) -> dict[str, TrackedVideo]:
+        """After the last frame: all masks that are still lacking, and the results by name of the tracker."""
+        started, video = time.perf_counter(), self.video
+        for worker in self.workers.values():
+            worker.finish()
+        kept = {worker: worker.kept() for worker in self.online}
+        _take_masks(self._held, kept)
+        self._held.clear()
+        spans = [range(start, start + length) for start, length in self._lengths.items()]
+        lacking = [span for span in spans if _lacks(span, kept)]
+        for span in lacking:
+            readers = video.frames[span.start : span.stop]
+            (clip,) = read_clips(readers, video.output_size, len(span), self.device)
+            clip = replace(clip, start=span.start, previous=self._previous.get(span.start))
+            describers = self.describers if self.propagates else {}
+            _take_masks(segment_together(self.segmenter, describers, [clip]), kept)
+        tracklets = {name: worker.tracklets() for name, worker in self.workers.items()}
+        association = sum(worker.seconds for worker in self.workers.values())
+        segmentation = self.seconds + time.perf_counter() - started - association
+        return {
+            name: TrackedVideo(
+                VideoPrediction(video.video_id, tracklets[name], video.category_ids),
+                len(video.frames),
+                worker.identical,
+                segmentation,
+                worker.seconds,
+                sum(map(len, lacking)),
+            )
+            for name, worker in self.workers.items()
+        }
+
+
+def _advance(runs: Sequence[_Run]) -> None:
+    """The next window of each of these videos; they share the time of the passes by their frames."""
+    if not runs:
+        return
+    started = time.perf_counter()
+    clips = [run.next_clip() for run in runs]
+    windows = deque(segment_together(runs[0].segmenter, runs[0].describers, clips))
+    a_frame = (time.perf_counter() - started) / sum(len(clip.images) for clip in clips)
+    for run in runs:
+        window = windows.popleft()
+        started = time.perf_counter()
+        run.take(window)
+        run.seconds += a_frame * len(window.frames) + time.perf_counter() - started
 
 
 def _num_bytes(windows: Iterable[Window]) -> int:
@@ -244,30 +381,8 @@ def _take_masks(windows: Iterable[Window], tracks: Mapping[VideoTracker, Collect
     finish_chosen(
         (masks, {q for worker, chosen in tracks.items() for q in worker.scores.missing(t, chosen)})
         for t, masks in frames
+        if isinstance(masks, FrameMasks)
     )
     for t, masks in frames:
         for worker, chosen in tracks.items():
             worker.scores.take(t, chosen, masks)
-
-
-def _shared_describers(trackers: Mapping[str, Tracker]) -> dict[str, str]:
-    """For each tracker the name of the first one of its class with the same weights."""
-    shared: dict[str, str] = {}
-    for name, tracker in trackers.items():
-        shared[name] = name
-        for other in list(shared):
-            if (
-                other != name
-                and type(trackers[other]) is type(tracker)
-                and _same_weights(trackers[other], tracker)
-            ):
-                shared[name] = shared[other]
-                break
-    return shared
-
-
-def _same_weights(a: Tracker, b: Tracker) -> bool:
-    state_a, state_b = a.state_dict(), b.state_dict()
-    return state_a.keys() == state_b.keys() and all(
-        state_a[k].shape == state_b[k].shape and torch.equal(state_a[k], state_b[k]) for k in state_a
-    )

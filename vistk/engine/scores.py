@@ -14,8 +14,8 @@ class VideoScores:
     """Gathers a tracker's answers over a video and turns them into scored tracklets.
 
     Which tracks are kept depends on their class logits alone. So this holds sums of logits for all tracks,
-    but masks only of those that :meth:`take` is told of: what the result needs and nothing that grows with
-    the size of the image.
+    but masks only of those that :meth:`take` is told of, until :meth:`drop_others` is told of others: what
+    the result needs and nothing that grows with the size of the image.
     """
 
     def __init__(self, num_frames: int) -> None:
@@ -57,7 +57,7 @@ class VideoScores:
                 self._masks.setdefault(track, {})[t] = own[i]
 
     def missing(self, t: int, tracks: Collection[int]) -> list[int]:
-        """Queries of frame ``t`` that are in these tracks and whose masks were not taken."""
+        """Queries of frame ``t`` that are in these tracks and whose masks were not taken, or were dropped."""
         query = self._query[t]
         return [query[i] for i in tracks if i in query and t not in self._masks.get(i, ())]
 
@@ -67,6 +67,19 @@ class VideoScores:
         for track in tracks:
             if track in query and t not in self._masks.setdefault(track, {}):
                 self._masks[track][t] = masks[query[track]]
+
+    def drop_others(self, tracks: Collection[int]) -> None:
+        """Drop the masks that were taken for other tracks than these.
+
+        What a tracker made up itself stays: nobody could make it again.
+        """
+        for track in self._masks.keys() - set(tracks):
+            masks = self._masks[track]
+            self._masks[track] = {t: mask for t, mask in masks.items() if track not in self._query[t]}
+
+    def num_bytes(self, track: int) -> int:
+        """Length of all run lengths that are held for a track."""
+        return sum(len(mask.rle["counts"]) for mask in self._masks.get(track, {}).values() if mask.rle)
 
     def best(self, count: int) -> list[tuple[float, int, int]]:
         """Score, track and label of the ``count`` best (track, class) pairs so far.
@@ -85,9 +98,13 @@ class VideoScores:
             for score, i in zip(best.tolist(), index.tolist(), strict=True)
         ]
 
-    def tracks(self, count: int) -> set[int]:
-        """The tracks in the ``count`` best pairs so far."""
-        return {track for _, track, _ in self.best(count)}
+    def tracks(self, count: int) -> list[int]:
+        """The tracks in the ``count`` best pairs so far, the best first."""
+        return list(dict.fromkeys(track for _, track, _ in self.best(count)))
+
+    def known(self) -> set[int]:
+        """All tracks so far."""
+        return set(self._row)
 
     def tracklets(self, keep_top: int, rescore: bool) -> tuple[Tracklet, ...]:
         """The ``keep_top`` best pairs, with the masks that were taken; without any pixel, a track is none.
