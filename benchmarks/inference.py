@@ -19,13 +19,11 @@ process of its own, modules and weights included; ``model_mib`` is there before 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ import torch
 from inference_cases import NAMES, Frames, build
 from inference_memory import (
     curve_point,
-    device_name,
     measure_curve,
     peak_in_a_process,
     peak_mib,
@@ -41,9 +38,9 @@ from inference_memory import (
 )
 from inference_parts import Part, gate, parts
 from published_forms import PublishedForm
+from rows import device_name, write_rows
 
 import vistk
-from vistk.files import write_text
 from vistk.structures import ScoringProtocol
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -86,12 +83,15 @@ def seconds(function: Callable[[], Any], device: torch.device) -> float:
 
 
 def timed(part: Part, turns: int, device: torch.device) -> tuple[list[float], list[float]]:
-    """Seconds of both forms, which take turns; the gate has warmed them up."""
-    times: tuple[list[float], list[float]] = ([], [])
+    """Seconds of both forms, which take turns, each first in every other one; the gate has warmed them up."""
+    published: list[float] = []
+    ours: list[float] = []
+    pair = [(published, part.published), (ours, part.ours)]
     for _ in range(turns):
-        for kept, function in zip(times, (part.published, part.ours), strict=True):
+        for kept, function in pair:
             kept.append(seconds(function, device))
-    return times
+        pair.reverse()
+    return published, ours
 
 
 def measure(options: argparse.Namespace, count: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -147,14 +147,6 @@ def whole(options: argparse.Namespace, form: str, count: int) -> dict[str, int]:
         protocol = ScoringProtocol(keep_top=options.keep)
         vistk.predict(segmenter, tracker, frames, options.output, protocol=protocol)
     return {"peak_mib": round(peak_mib(device)), "model_mib": round(model)}
-
-
-def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _size(text: str) -> tuple[int, int]:

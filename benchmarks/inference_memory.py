@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from inference_cases import Frames, build
+from rows import device_name
 from torch import Tensor
 
 from vistk.engine.infer import EvalConfig, track_video
@@ -41,17 +41,7 @@ COLUMNS = [
     "seconds_per_frame",
 ]
 
-WriteRows = Callable[[Path, Sequence[str], Sequence[Mapping[str, Any]]], None]
-
-
-def device_name(device: torch.device) -> str:
-    """The processor or the GPU, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "CPU"
+WriteRows = Callable[[Path, Sequence[str], Sequence[Mapping[str, Any]]], object]
 
 
 def peak_mib(device: torch.device) -> float:

@@ -18,7 +18,7 @@ from vistk.data.layouts import find_split
 from vistk.data.scenes import KINDS
 from vistk.data.synthetic import ensure
 from vistk.data.ytvis import YTVIS, DataError
-from vistk.engine.infer import segment_video
+from vistk.engine.windows import segment_windows
 from vistk.evaluation.bootstrap import Interval, percentile_interval, resampled_metrics, video_draws
 from vistk.evaluation.probes import centre, cross_validated_r2, match_masks, mean_colour
 from vistk.evaluation.scores import Scores, defined, score
@@ -233,8 +233,9 @@ def probe_samples(
     for video in source.videos:
         readers = frame_readers(source, video, config.data)[::FRAME_STEP]
         size = (video.height, video.width)
-        frames = segment_video(segmenter, describers, readers, size, config.evaluation.window, device)
-        for t, truth, (queries, _) in zip(
+        windows = segment_windows(segmenter, describers, readers, size, config.evaluation.window, device)
+        frames = (queries for window in windows for queries in window.frames)
+        for t, truth, queries in zip(
             range(0, len(video), FRAME_STEP), frame_targets(source, video)[::FRAME_STEP], frames, strict=True
         ):
             image = source.read_frame(video, t).numpy()

@@ -6,7 +6,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vistk.data.transforms import resize_for_test
 from vistk.data.ytvis import YTVIS
 from vistk.engine.cache import QueryCache
 from vistk.engine.difference import difference
-from vistk.engine.infer import TrackedVideo, track_video
+from vistk.engine.infer import TrackedVideo, Video, track_video, track_videos
 from vistk.engine.progress import progress_bar
 from vistk.engine.shards import CacheError
 from vistk.evaluation.parts import PARTS, evaluate_parts
@@ -116,28 +116,13 @@ def _track_split(
     """Results of every row on one split, merged over processes: entries and counters."""
     counters = {"frames": 0, "cached": 0, "identical": 0, "segment_seconds": 0.0, "track_seconds": 0.0}
     merged: dict[str, dict[str, Any]] = {row: {"results": [], **counters} for row in rows}
-    mine = range(accelerator.process_index, len(source.videos), accelerator.num_processes)
-    for index in progress_bar(accelerator, mine, desc=f"evaluate {split}", unit="video"):
-        video = source.videos[index]
-        track = partial(
-            track_video,
-            segmenter,
-            rows,
-            frame_readers(source, video, config.data),
-            (video.height, video.width),
-            config.evaluation,
-            accelerator.device,
-            video.video_id,
-            source.category_ids,
-            frame_targets(source, video) if source.has_annotations else None,
-        )
-        tracked = track(source=None if cache is None else partial(cache.windows, video))
+    mine = source.videos[accelerator.process_index :: accelerator.num_processes]
+    found = _tracked(config, segmenter, rows, source, mine, cache, accelerator.device)
+    for tracked in progress_bar(accelerator, found, total=len(mine), desc=f"evaluate {split}", unit="video"):
         for row, result in tracked.items():
             _add(merged[row], result)
             read = cache is not None and cache.last == "read" and not rows[row].propagates
             merged[row]["cached"] += result.num_frames if read else 0
-        if cache and cache.last == "stored" and cache.stored == 1 and config.cache.dtype != "float32":
-            _say_difference(config.cache.dtype, video, tracked, track())
     if accelerator.num_processes > 1:
         shard = run_dir / "rows" / f".{split}.{accelerator.process_index}.json"
         write_text(shard, json.dumps(merged))
@@ -155,6 +140,49 @@ def _track_split(
     for total in merged.values():
         total["results"].sort(key=lambda entry: place[entry["video_id"]])
     return merged
+
+
+def _tracked(
+    config: RunConfig,
+    segmenter: Segmenter,
+    rows: Mapping[str, Tracker[Any]],
+    source: YTVIS,
+    videos: Sequence[VideoRecord],
+    cache: QueryCache | None,
+    device: torch.device,
+) -> Iterator[dict[str, TrackedVideo]]:
+    """Results of every row on each of these videos: several at once, or one by one where there is a cache."""
+
+    def opened(video: VideoRecord) -> Video:
+        return Video(
+            frame_readers(source, video, config.data),
+            (video.height, video.width),
+            video.video_id,
+            source.category_ids,
+            frame_targets(source, video) if source.has_annotations else None,
+        )
+
+    if cache is None:
+        yield from track_videos(segmenter, rows, map(opened, videos), config.evaluation, device)
+        return
+    for video in videos:
+        it = opened(video)
+        track = partial(
+            track_video,
+            segmenter,
+            rows,
+            it.frames,
+            it.output_size,
+            config.evaluation,
+            device,
+            it.video_id,
+            it.category_ids,
+            it.targets,
+        )
+        tracked = track(source=partial(cache.windows, video))
+        if cache.last == "stored" and cache.stored == 1 and config.cache.dtype != "float32":
+            _say_difference(config.cache.dtype, video, tracked, track())
+        yield tracked
 
 
 def _say_difference(

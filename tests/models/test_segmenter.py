@@ -76,3 +76,11 @@ def test_an_empty_mask_blocks_nothing():
     blocked = attention_mask(mask_logits)
     assert not blocked[0, 0].any()
     assert blocked[0, 1].tolist() == [False] * 8 + [True] * 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_weights_of_16_bits_are_refused_at_the_door(dtype):
+    segmenter = Segmenter(TinySegmenterConfig(), 2).eval().to(dtype)
+    with pytest.raises(TypeError, match=r"weights are b?float16, expected float32: call \.float\(\)"):
+        segmenter(torch.zeros(3, 32, 32, dtype=torch.uint8))
+    assert segmenter.float()(torch.zeros(3, 32, 32, dtype=torch.uint8)).logits.dtype == torch.float32

@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vistk.models.layers import MLP, Conv2d, group_norm
+from vistk.models.layers import MLP, Conv2d, group_norm, resize
 from vistk.structures import FrameOutput
 
 
@@ -101,7 +100,7 @@ def mean_under_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     """
     with torch.autocast(features.device.type, enabled=False):
         size = features.shape[-2:]
-        resized = F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
+        resized = resize(mask_logits.float(), (size[0], size[1]))
         masks = (resized > 0).float().flatten(2)  # (F, Q, S)
         total = masks @ features.float().flatten(2).transpose(1, 2)  # (F, Q, C)
         return total / masks.sum(-1, keepdim=True).clamp(min=1)

@@ -186,8 +186,9 @@ class PixelDecoder(nn.Module):
         maps = [proj(features[name]) for proj, name in zip(self.input_proj, self.levels, strict=True)]
         pyramid = self.transformer(maps)
         lateral = self.adapter_1(features["res2"])
-        top_down = resize(pyramid[-1], (lateral.shape[-2], lateral.shape[-1]))
-        y = self.layer_1(lateral + top_down).relu_()
+        # The sum lies where the lateral map was: at 720p each of these maps takes 60 MB.
+        lateral.add_(resize(pyramid[-1], (lateral.shape[-2], lateral.shape[-1])))
+        y = self.layer_1(lateral).relu_()
         if self.mask_position:
             y = y + sine_position(y.shape[-2], y.shape[-1], y.shape[1], y.device, y.dtype)
         return self.mask_features(y), pyramid

@@ -197,7 +197,15 @@ class Segmenter(nn.Module):
         Returns:
             A :class:`FrameOutput` with the leading dims of ``images``; ``aux`` and ``dense_logits`` are
             filled in training mode only.
+
+        Raises:
+            TypeError: the weights are of 16 bits.
         """
+        if self.pixel_mean.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"the segmenter's weights are {str(self.pixel_mean.dtype).removeprefix('torch.')}, expected "
+                "float32: call .float(), and compute in 16 bits under torch.autocast"
+            )
         lead = images.shape[:-3]
         x = (
             self._normalise(images, valid_size).flatten(0, -4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -25,8 +27,8 @@ def best_assignment(similarity: Tensor) -> tuple[Tensor, Tensor]:
     if similarity.ndim != 2:
         raise ValueError(f"similarity has shape {tuple(similarity.shape)}, expected (rows, columns)")
     values = similarity.detach().double().cpu()
-    finite = values.isfinite()
-    if not finite.all():
+    # One sum is faster than looking at every number, and finite unless one of them is not (or it overflows).
+    if not math.isfinite(values.sum().item()) and not (finite := values.isfinite()).all():
         row, column = (~finite).nonzero()[0].tolist()
         raise ValueError(
             f"similarity of row {row} and column {column} is {values[row, column].item()}, "
