@@ -9,11 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from official_data import write_official
 
 from vistk.cli import main
 from vistk.config import compose, save
 from vistk.data.config import SyntheticConfig
 from vistk.data.synthetic import ensure
+from vistk.evaluation.parts import evaluate_parts, find_parts
+from vistk.evaluation.report import evaluate
 from vistk.evaluation.scores import score
 from vistk.run_comparison import compare_runs
 from vistk.runs import RunError, find_runs, read_run
@@ -82,7 +85,7 @@ def test_means_over_seeds_and_paired_differences(runs: Path) -> None:
     frame = found.frame
     assert list(frame["results"].unique()) == ["minvis", "visage"]
     assert set(frame["split"]) == set(SPLITS)
-    assert (frame["data"] == "synthetic").all()
+    assert (frame["data_set"] == "synthetic").all()
     ap = frame.query("metric == 'AP' and split == 'swap'").set_index(["results", "seed"])["value"]
     assert ap["visage", 0] == pytest.approx(1.0)
     assert ap["visage", 1] == ap["minvis", 0] < 0.9
@@ -160,6 +163,35 @@ def test_data_sets_side_by_side_with_quoted_rows(tmp_path: Path) -> None:
         compare_runs([tmp_path], metrics=["MOTP"], bootstrap=0)
 
 
+def test_parts_have_a_paired_difference_of_their_mean(tmp_path: Path) -> None:
+    """YouTube-VIS 2022: the mean of the short and of the long videos, as in a report on the results alone."""
+    root = write_official(tmp_path / "data", "ytvis2022", long=8)
+    truth = root / "valid" / "instances.json"
+    annotations = json.loads((root / "valid" / "gt.json").read_text())["annotations"]
+    keys = ("video_id", "category_id", "segmentations")
+    every = [{key: a[key] for key in keys} | {"score": 0.9 - 0.01 * a["id"]} for a in annotations]
+    runs, files = [], {}
+    for name, entries in (("visage", every), ("minvis", every[:4] + every[5:])):
+        run = tmp_path / name
+        files[name] = run / "rows" / name / "valid" / "results.json"
+        files[name].parent.mkdir(parents=True)
+        files[name].write_text(json.dumps(entries))
+        found = evaluate_parts(None, find_parts(truth), files[name])
+        words = ["data=ytvis2022", f"data.root={json.dumps(str(root))}", f"tracker={name}"]
+        runs.append(make_run(run, words, {name: {"valid (mean)": found}}))
+    comparison = compare_runs(runs, bootstrap=30, quote=True)
+    report = evaluate(truth, files, bootstrap=30)
+    whole = "split == 'valid (mean)' and by == 'all' and `class` == 'all' and metric == 'AP'"
+    columns = ["value", "low", "high"]
+    (ours,) = comparison.differences.query(whole)[columns].to_numpy()
+    (expected,) = report.differences.query(whole)[columns].to_numpy()
+    assert ours.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
+    assert ours[0] < 0
+    quoted = comparison.frame.query("source != 'measured'")
+    assert set(quoted["split"]) == {"valid (mean)"}
+    assert "CTVIS, R50, online" in set(quoted["results"])
+
+
 def test_words_name_rows(runs: Path, data_root: Path) -> None:
     words = [f"data.root={json.dumps(str(data_root))}", "data.num_val=4", "data.frames=8"]
     swap = {"swap": truth_as_results(data_root, "swap")}
@@ -212,6 +244,9 @@ def test_quoted_rows_need_a_published_data_set(runs: Path) -> None:
 
 def test_errors_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
+    for path in ("metrics.json", "config.yaml", "rows/minvis/track/results.json"):
+        assert main(["compare", str(runs), "--json", str(runs / "a" / path)]) == 2
+        assert "is read, expected another file to write" in capsys.readouterr().err
     assert find_runs([runs]) == [runs / name for name in ("a", "b0", "b1")]
     (runs / "b1" / "metrics.json").write_text("[]")
     for path, expected in {

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from vistk.evaluation.commands import add_output_arguments, at_least, words, write_outputs
+from vistk.evaluation.commands import (
+    add_output_arguments,
+    at_least,
+    require_outputs,
+    words,
+    write_outputs,
+)
 from vistk.run_comparison import FEW_METRICS, METRICS, compare_runs
-from vistk.runs import ALL_ROWS, OWN
+from vistk.runs import ALL_ROWS, OWN, files_of, find_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """``vistk compare``: prints the tables and writes the files. Raises what the library raises."""
+    require_outputs(arguments, [path for run_dir in find_runs(arguments.runs) for path in files_of(run_dir)])
     comparison = compare_runs(
         arguments.runs,
         rows=arguments.rows,

@@ -26,11 +26,12 @@ from vistk.evaluation.bootstrap import percentile_interval, resampled_metrics, v
 from vistk.evaluation.files import GroundTruth, Results
 from vistk.evaluation.keys import Key
 from vistk.evaluation.number_table import COLUMNS, DIFFERENCE_COLUMNS, MEASURED, joined, number_frame, records
-from vistk.evaluation.parts import PARTS, split_results
+from vistk.evaluation.parts import MEAN, PARTS, split_results
 from vistk.evaluation.printing import Printable, Table, percent
-from vistk.evaluation.quoted import NOTE, data_sets, quoted
-from vistk.evaluation.report_tables import cells, distinct, verdict
+from vistk.evaluation.quoted import data_sets, quoted
+from vistk.evaluation.report_tables import cells, verdict
 from vistk.evaluation.scores import score
+from vistk.evaluation.side_by_side import distinct, side_by_side
 from vistk.evaluation.tables import CARD_FIELDS
 from vistk.runs import ALL_ROWS, OWN, Cell, RunError, find_runs, read_run, without_runs
 from vistk.schema import ConfigError
@@ -40,7 +41,12 @@ METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "AssA", "IDF1")
 FEW_METRICS = ("AP", "AssA", "IDF1")  # where more than two data sets and splits stand side by side
 COMPARED = ("AP", "AP50", "HOTA", "AssA", "IDF1")
 VERDICTS = ("AP",)
-PUBLISHED_SPLIT = "valid"
+PUBLISHED_SPLITS = {
+    **{(data, "valid"): data for data in data_sets()},
+    ("ytvis2022", f"valid ({PARTS['S']})"): "ytvis2021",  # the same videos
+    ("ytvis2022", f"valid ({MEAN})"): "ytvis2022",
+}
+"""Data set of the published numbers that belong beside a data set and split."""
 
 
 @dataclass(frozen=True)
@@ -123,34 +129,75 @@ def compare_runs(
         wanted = ", ".join(missing) or "at all"
         raise RunError(f"{len(card)} runs have no scored row {wanted}; expected --rows own, all, or names")
     found, common = _told_apart(found)
+    notes = [f"All with {' '.join(common)}."] if common else []
+    notes += [f"{path}: no finished run there or below." for path in without_runs(paths)]
+    return compare_cells(
+        found,
+        card,
+        notes=notes,
+        metrics=metrics,
+        quote=quote,
+        bootstrap=bootstrap,
+        seed=seed,
+        confidence=confidence,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def compare_cells(
+    found: Sequence[Cell],
+    card: Mapping[str, Mapping[str, Any]],
+    *,
+    baseline: str | None = None,
+    notes: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+    quote: bool = False,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    jobs: int = 1,
+    progress: bool = False,
+) -> RunComparison:
+    """Rows of runs beside each other: cells of one label are one row.
+
+    Args:
+        found: at least one, in the order in which the rows are to stand.
+        card: of each run, by its directory.
+        baseline: label that the others are compared with; None: that of the first one.
+        notes: to stand below the tables.
+        metrics, quote, bootstrap, seed, confidence, jobs, progress: see :func:`compare_runs`.
+
+    Raises:
+        RunError: nothing is published of these data sets, or no run has one of the metrics.
+    """
+    baseline = baseline or found[0].label
+    notes = list(notes)
     frames = [_cell_frame(cell) for cell in found]
     places = list(dict.fromkeys((cell.data, cell.split) for cell in found))
     if quote:
-        known = [place for place in places if place[0] in data_sets() and place[1] == PUBLISHED_SPLIT]
+        known = [place for place in places if place in PUBLISHED_SPLITS]
         if not known:
             shown = ", ".join(" ".join(place) for place in places)
             raise RunError(
-                f"no published numbers of {shown}, expected the split {PUBLISHED_SPLIT} of "
-                f"{', '.join(data_sets())}"
+                f"no published numbers of {shown}, expected the split valid of {', '.join(data_sets())}"
             )
-        frames += [quoted(data, shown_as=(data, split)) for data, split in known]
-    notes = [f"All with {' '.join(common)}."] if common else []
-    notes += [f"{path}: no finished run there or below." for path in without_runs(paths)]
+        frames += [quoted(PUBLISHED_SPLITS[place], shown_as=place) for place in known]
     compared = []
     if bootstrap and len({cell.label for cell in found}) > 1:
         truths = _Truths()
         with bar(len(found), "compare", "result", show=progress, delay=1) as shown:
             for data, split in places:
                 own = [cell for cell in found if (cell.data, cell.split) == (data, split)]
-                if all(cell.label != found[0].label for cell in own):
-                    notes.append(f"No paired differences on {data} {split}: {found[0].label} is not there.")
+                if all(cell.label != baseline for cell in own):
+                    notes.append(f"No paired differences on {data} {split}: {baseline} is not there.")
                     continue
                 try:
                     samples = _samples(own, truths, bootstrap, seed, jobs, shown.update)
                 except (ConfigError, ValueError, OSError) as error:
                     notes.append(f"No paired differences on {data} {split}: {error}")
                     continue
-                compared += _paired(samples, found[0].label, data, split, confidence)
+                compared += _paired(samples, baseline, data, split, confidence)
     frame = joined(frames, dict(COLUMNS) | {"seed": "Int64", "run": "object"})
     metrics = tuple(metrics or (METRICS if len(places) < 3 else FEW_METRICS))
     unknown = [metric for metric in metrics if metric not in set(frame["metric"])]
@@ -176,7 +223,7 @@ def _cell_frame(cell: Cell) -> pd.DataFrame:
         for name, value in cell.metrics.items()
         if isinstance(value, int | float) or value is None
     }
-    constant = {"data": cell.data, "split": cell.split, "results": cell.label, "source": MEASURED}
+    constant = {"data_set": cell.data, "split": cell.split, "results": cell.label, "source": MEASURED}
     frame = number_frame(numbers, constant)
     return frame.assign(seed=cell.seed, run=str(cell.run_dir)).astype({"seed": "Int64"})
 
@@ -187,8 +234,8 @@ class _Truths:
     def __init__(self) -> None:
         self._read: dict[str, Mapping[str, EvaluationSplit]] = {}
 
-    def scored(self, cell: Cell) -> tuple[GroundTruth, Path | Results, float]:
-        """The truth of a cell, its results, and the score threshold of the run."""
+    def scored(self, cell: Cell) -> tuple[Sequence[tuple[GroundTruth, Path | Results]], float]:
+        """Truth and results of a cell, or of the parts that it is the mean of; the run's score threshold."""
         config = configuration.load(cell.run_dir).config
         key = json.dumps(configuration.to_dict(config)["data"], sort_keys=True, default=str)
         if key not in self._read:
@@ -199,12 +246,14 @@ class _Truths:
         for name, split in splits.items():
             results = cell.run_dir / "rows" / cell.row / name / "results.json"
             if name == cell.split and split.truth is not None:
-                return split.truth, results, config.evaluation.track_score
-            for suffix, truth in split.parts.items():
-                if f"{name} ({PARTS[suffix]})" == cell.split:
-                    own = split_results(split.parts, results)[suffix]
-                    return truth, own, config.evaluation.track_score
-        raise RunError(f"{cell.split} is no split with annotations, it has no videos of its own")
+                return [(split.truth, results)], config.evaluation.track_score
+            words = {f"{name} ({PARTS[suffix]})": [suffix] for suffix in split.parts}
+            words[f"{name} ({MEAN})"] = list(split.parts)
+            if split.parts and cell.split in words:
+                own = split_results(split.parts, results)
+                pairs = [(split.parts[suffix], own[suffix]) for suffix in words[cell.split]]
+                return pairs, config.evaluation.track_score
+        raise RunError(f"{cell.split} is no split with annotations")
 
 
 def _samples(
@@ -217,15 +266,24 @@ def _samples(
 ) -> dict[str, dict[str, np.ndarray]]:
     """``{label: {metric: (B,)}}``, the mean over seeds, all on the same resampled videos."""
     by_label: dict[str, list[dict[str, np.ndarray]]] = {}
-    first: GroundTruth | None = None
+    first: list[str] = []
     for cell in found:
-        truth, results, threshold = truths.scored(cell)
-        if first is None:
-            first, draws = truth, video_draws(len(truth.videos), resamples, seed)
-        if truth.source != first.source:
-            raise RunError(f"annotations are of different files, {first.source} and {truth.source}")
-        values = resampled_metrics(score(truth, results, score_threshold=threshold, jobs=jobs), draws)
-        by_label.setdefault(cell.label, []).append(values)
+        pairs, threshold = truths.scored(cell)
+        sources = [truth.source for truth, _ in pairs]
+        first = first or sources
+        if sources != first:
+            raise RunError(f"annotations are of different files, {first[0]} and {sources[0]}")
+        of_parts = []
+        for part, (truth, results) in enumerate(pairs):
+            draws = video_draws(len(truth.videos), resamples, (seed, part) if part else seed)
+            scores = score(truth, results, score_threshold=threshold, jobs=jobs)
+            of_parts.append(resampled_metrics(scores, draws))
+        means = {
+            metric: np.mean([values[metric] for values in of_parts], axis=0)
+            for metric in of_parts[0]
+            if all(metric in values for values in of_parts)
+        }
+        by_label.setdefault(cell.label, []).append(means)
         progress(1)
     return {
         label: {metric: np.mean([run[metric] for run in runs], axis=0) for metric in runs[0]}
@@ -245,52 +303,42 @@ def _paired(
             for metric in COMPARED
             if metric in values and metric in samples[baseline]
         }
-        constant = {"data": data, "split": split, "results": label, "baseline": baseline}
+        constant = {"data_set": data, "split": split, "results": label, "baseline": baseline}
         out.append(number_frame(numbers, constant, DIFFERENCE_COLUMNS))
     return out
 
 
 def _side_by_side(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
     """One row for what a run is, columns for every data set and split; mean and spread over seeds."""
-    places = distinct(frame, ["data", "split"])
-    columns = [
-        (data, split, metric)
-        for data, split in places
-        for metric in metrics
-        if frame.query("data == @data and split == @split and metric == @metric")["value"].notna().any()
-    ]
-    header = [metric if len(places) == 1 else f"{data} {split} {metric}" for data, split, metric in columns]
-    sources = dict(frame.loc[frame["source"] != MEASURED, ["results", "source"]].to_numpy())
-    rows, italic = [], []
-    for i, (label,) in enumerate(distinct(frame, ["results"])):
-        own = frame[frame["results"] == label]
-        values = {key: group["value"].to_numpy() for key, group in own.groupby(["data", "split", "metric"])}
-        seeds = ", ".join(map(str, sorted(own["seed"].dropna().unique())))
-        row = [label, seeds or "-", *(_mean_and_spread(values.get(column)) for column in columns)]
-        rows.append([*row, *([sources.get(label, "measured here")] if sources else [])])
-        italic += [i] if label in sources else []
-    title = "runs" if len(places) > 1 else f"runs, {' '.join(places[0])}"
-    note = "Percent; mean ± standard deviation over seeds."
-    return Table(
-        title,
-        ["run", "seeds", *header, *(["source"] if sources else [])],
-        rows,
-        italic=italic,
-        note=f"{note} {NOTE}" if sources else note,
+    places = distinct(frame, ["data_set", "split"])
+    return side_by_side(
+        frame,
+        metrics,
+        _mean_and_spread,
+        corner="run",
+        more={"seeds": _seeds},
+        undefined=False,
+        title="runs" if len(places) > 1 else f"runs, {' '.join(places[0])}",
+        note="Percent; mean ± standard deviation over seeds.",
     )
 
 
-def _mean_and_spread(values: np.ndarray | None) -> str:
+def _seeds(rows: pd.DataFrame) -> str:
+    return ", ".join(map(str, sorted(rows["seed"].dropna().unique()))) or "-"
+
+
+def _mean_and_spread(rows: pd.DataFrame) -> str:
     """Undefined where any run is, as a mean over other runs would be another number."""
-    if values is None or np.isnan(values).any():
+    if rows.empty or rows["value"].isna().any():
         return "-"
+    values = rows["value"].to_numpy()
     return percent(values.mean()) + (f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def _difference_tables(differences: pd.DataFrame, confidence: float) -> list[Table]:
     out = []
-    for data, split in distinct(differences, ["data", "split"]):
-        own = differences.query("data == @data and split == @split")
+    for data, split in distinct(differences, ["data_set", "split"]):
+        own = differences.query("data_set == @data and split == @split")
         metrics = [metric for metric in COMPARED if metric in set(own["metric"])]
         rows = [
             [label, *cells(own[own["results"] == label], metrics, signed=True)]

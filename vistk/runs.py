@@ -41,11 +41,12 @@ class Cell:
     metrics: Mapping[str, Any]
     run_dir: Path
     row: str
+    name: str = ""  # what the row of a table is called; empty: row and words
 
     @property
     def label(self) -> str:
-        """Row and words."""
-        return " ".join([self.row, *self.words])
+        """What tells it apart from others."""
+        return self.name or " ".join([self.row, *self.words])
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
@@ -75,6 +76,12 @@ def without_runs(paths: Sequence[str | Path]) -> list[Path]:
 
 def _finished(path: Path) -> list[Path]:
     return sorted(file.parent for file in path.rglob("metrics.json") if (file.parent / CONFIG_FILE).is_file())
+
+
+def files_of(run_dir: Path) -> list[Path]:
+    """What is read of a run."""
+    own = [run_dir / name for name in ("metrics.json", CONFIG_FILE)]
+    return [*own, *run_dir.glob("rows/*/*/results.json")]
 
 
 def read_run(run_dir: Path, rows: str | Sequence[str] = OWN) -> tuple[list[Cell], dict[str, Any]]:
