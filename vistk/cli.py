@@ -19,6 +19,7 @@ class Command:
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    interleaved: bool = False  # files may stand before, between and after options
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,18 @@ def _data(arguments: argparse.Namespace) -> int:
     return commands.run(arguments)
 
 
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.tuning import commands
+
+    commands.add_arguments(parser)
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from vistk.tuning import commands
+
+    return commands.run(arguments)
+
+
 def _weights_arguments(parser: argparse.ArgumentParser) -> None:
     from vistk import weights_commands
 
@@ -84,9 +97,14 @@ def _trackers(arguments: argparse.Namespace) -> int:
 COMMANDS = {
     "compare": Command("put runs beside each other, with paired differences", _compare_arguments, _compare),
     "data": Command("check and convert data sets", _data_arguments, _data),
-    "evaluate": Command("score results files against the annotations", _evaluate_arguments, _evaluate),
+    "evaluate": Command(
+        "score results files against the annotations", _evaluate_arguments, _evaluate, interleaved=True
+    ),
     "trackers": Command(
         "list the trackers that tracker=<name> takes, with their knobs", _trackers_arguments, _trackers
+    ),
+    "tune": Command(
+        "search a tracker's association knobs on cached queries", _tune_arguments, _tune, interleaved=True
     ),
     "weights": Command("inspect and convert files of weights", _weights_arguments, _weights),
 }
@@ -102,11 +120,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vistk", description="Video instance segmentation research.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     called = next((word for word in words if not word.startswith("-")), None)
+    arguments = None
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help)
         if name == called:  # the others would only import what they need for their arguments
             command.add_arguments(subparser)
-    arguments = parser.parse_args(words)
+            if command.interleaved and words[0] == name:
+                given = argparse.Namespace(command=name)
+                arguments = subparser.parse_intermixed_args(words[1:], given)
+    if arguments is None:
+        arguments = parser.parse_args(words)
     try:
         return COMMANDS[arguments.command].run(arguments)
     except (OSError, ValueError) as error:

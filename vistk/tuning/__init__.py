@@ -1,0 +1,1 @@
+"""``vistk tune``: association knobs searched on cached queries, and judged on other videos."""
