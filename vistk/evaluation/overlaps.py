@@ -208,22 +208,25 @@ def _known(video: _Video, wanted: np.ndarray) -> np.ndarray | None:
     """``(T, D, G)`` as it was counted when the results were read, for ``wanted`` pairs (D, G) of bools; None
     if not all of them were.
     """
-    out = np.zeros((video.num_frames, len(video.predictions), len(video.instances)))
-    for d, prediction in enumerate(video.predictions):
+    counted, pixels = [], []
+    for prediction in video.predictions:
         shared = prediction.shared
         if shared is None:
             return None
-        counted, pixels = shared.counted, shared.pixels
+        with_whom, how_many = shared.counted, shared.pixels
         if shared.instances is not video.instances:  # a selection, or another ground truth
             place = {id(instance): g for g, instance in enumerate(shared.instances)}
             if not all(id(instance) in place for instance in video.instances):
                 return None
             places = [place[id(instance)] for instance in video.instances]
-            counted, pixels = counted[places], pixels[places]
-        if (wanted[d] & ~counted).any():
-            return None
-        out[:, d] = (pixels * wanted[d, :, None]).T
-    return out
+            with_whom, how_many = with_whom[places], how_many[places]
+        counted.append(with_whom)
+        pixels.append(how_many)
+    if not pixels:
+        return np.zeros((video.num_frames, 0, len(video.instances)))
+    if (wanted & ~np.array(counted)).any():
+        return None
+    return np.where(wanted, np.array(pixels).transpose(2, 0, 1), 0.0)
 
 
 def _apply(video: _Video, function: Callable[[VideoOverlaps], Made], all_pairs: bool) -> Made:

@@ -166,8 +166,12 @@ def _are_compressed(masks: Sequence[Any], size: list[int]) -> bool:
     """Whether all are compressed RLEs of this size and nothing else: so nearly all files have them."""
     if not (set(map(type, masks)) <= {dict} and set(map(len, masks)) <= {2}):
         return False
-    sizes = [mask.get("size") for mask in masks]
-    return sizes.count(size) == len(masks) and {type(mask.get("counts")) for mask in masks} <= {str}
+    try:
+        sizes = [mask["size"] for mask in masks]
+        counts = [mask["counts"] for mask in masks]
+    except KeyError:
+        return False
+    return sizes.count(size) == len(masks) and set(map(type, counts)) <= {str}
 
 
 def _is_of_another_size(mask: Any, size: list[int]) -> bool:
