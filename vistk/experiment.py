@@ -56,7 +56,7 @@ def run(composed: Composed) -> Path:
     composed.run_dir.mkdir(parents=True, exist_ok=True)
     try:
         # After Ctrl-C a launcher may return before its child has written the checkpoint.
-        with FileLock(composed.run_dir / ".lock", timeout=0):
+        with FileLock(composed.run_dir / ".lock", timeout=1):  # longer than a sweep's look at it
             return _run(composed, accelerator)
     except Timeout:
         raise ConfigError(f"{composed.run_dir} is in use by another process; wait for it to end") from None

@@ -6,6 +6,7 @@ data set and what the data set brings along; data sets and splits are its column
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections import Counter
@@ -256,6 +257,9 @@ class _Truths:
         raise RunError(f"{cell.split} is no split with annotations")
 
 
+_Samples = Mapping[str, Mapping[int, Mapping[str, np.ndarray]]]
+
+
 def _samples(
     found: Sequence[Cell],
     truths: _Truths,
@@ -263,9 +267,9 @@ def _samples(
     seed: int,
     jobs: int,
     progress: Callable[[int], object],
-) -> dict[str, dict[str, np.ndarray]]:
-    """``{label: {metric: (B,)}}``, the mean over seeds, all on the same resampled videos."""
-    by_label: dict[str, list[dict[str, np.ndarray]]] = {}
+) -> _Samples:
+    """``{label: {seed: {metric: (B,)}}}``, all on the same resampled videos."""
+    by_label: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     first: list[str] = []
     for cell in found:
         pairs, threshold = truths.scored(cell)
@@ -283,25 +287,31 @@ def _samples(
             for metric in of_parts[0]
             if all(metric in values for values in of_parts)
         }
-        by_label.setdefault(cell.label, []).append(means)
+        by_label.setdefault(cell.label, {})[cell.seed] = means
         progress(1)
-    return {
-        label: {metric: np.mean([run[metric] for run in runs], axis=0) for metric in runs[0]}
-        for label, runs in by_label.items()
-    }
+    return by_label
 
 
-def _paired(
-    samples: Mapping[str, Mapping[str, np.ndarray]], baseline: str, data: str, split: str, confidence: float
-) -> list[pd.DataFrame]:
+def _paired(samples: _Samples, baseline: str, data: str, split: str, confidence: float) -> list[pd.DataFrame]:
+    """Differences of the means over the seeds that both have: others would bring in the difference of seeds.
+
+    What has one seed alone, as a tracker without weights, stands for all seeds.
+    """
     out = []
-    for label, values in samples.items():
-        if label == baseline or baseline not in samples:
+    for label, runs in samples.items():
+        others = samples.get(baseline, {})
+        if min(len(runs), len(others)) == 1:
+            pairs = list(itertools.product(runs.values(), others.values()))
+        else:
+            pairs = [(runs[seed], others[seed]) for seed in sorted(runs.keys() & others.keys())]
+        if label == baseline or not pairs:
             continue
         numbers = {
-            Key(metric): percentile_interval(values[metric] - samples[baseline][metric], confidence)
+            Key(metric): percentile_interval(
+                np.mean([own[metric] - other[metric] for own, other in pairs], axis=0), confidence
+            )
             for metric in COMPARED
-            if metric in values and metric in samples[baseline]
+            if all(metric in own and metric in other for own, other in pairs)
         }
         constant = {"data_set": data, "split": split, "results": label, "baseline": baseline}
         out.append(number_frame(numbers, constant, DIFFERENCE_COLUMNS))

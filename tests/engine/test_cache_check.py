@@ -10,20 +10,28 @@ import torch
 from vistk.engine.cache_check import check_cache
 from vistk.engine.difference import Difference, difference
 from vistk.structures import Tracklet, VideoPrediction
+from vistk.trackers.base import Tracker
 from vistk.trackers.contract import ContractError
 from vistk.trackers.minvis import MinVIS
-from vistk.trackers.registry import tracker_names
+from vistk.trackers.registry import get_tracker, tracker_names
+
+STORED = [name for name in tracker_names() if get_tracker(name)[0].propagate is Tracker.propagate]
 
 
 @pytest.mark.parametrize("masks", ["rle", "logits"])
-@pytest.mark.parametrize("name", tracker_names())
+@pytest.mark.parametrize("name", STORED)
 def test_predictions_from_the_cache_are_live_ones(name, masks, tmp_path):
     found = check_cache(name, tmp_path, masks=masks)
     assert found.predictions > 3
     assert (found.others, found.score, found.masks) == (0, 0.0, 0)
 
 
-@pytest.mark.parametrize("name", tracker_names())
+def test_propagated_queries_are_not_stored(tmp_path):
+    with pytest.raises(ContractError, match="propagates queries, and so its frames are not stored"):
+        check_cache("propagation", tmp_path)
+
+
+@pytest.mark.parametrize("name", STORED)
 def test_float16_changes_little_and_says_how_much(name, tmp_path, capsys):
     found = check_cache(name, tmp_path, dtype="float16")
     print(f"{name} in float16: {found}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
+import types
 from dataclasses import dataclass
 
 import pytest
@@ -77,3 +80,25 @@ def test_the_hash_of_weights_knows_names_shapes_and_types():
         base.bias[0] += 1
     hashes.add(state_hash(base))
     assert len(hashes) == 5
+
+
+def test_a_describe_of_other_code_is_another_part():
+    """As after an edit: module, name, settings and weights are the same."""
+    parts = set()
+    for factor in (1, 5):
+        lines = [
+            "from vistk.trackers.minvis import MinVIS",
+            "class Edited(MinVIS):",
+            "    def describe(self, out):",
+            f"        return super().describe(out.map(lambda x: {factor} * x))",
+        ]
+        name = f"<edited {factor}>"
+        linecache.cache[name] = (1, None, [f"{line}\n" for line in lines], name)
+        module = types.ModuleType("edited")
+        module.__file__ = name
+        sys.modules["edited"] = module
+        exec(compile("\n".join(lines), name, "exec"), module.__dict__)
+        tracker = module.Edited(MinVIS.Config(), embed_dim=8, feature_channels={}, num_classes=2)
+        parts.add(describer_part(tracker))
+    del sys.modules["edited"]
+    assert len(parts) == 2

@@ -168,6 +168,7 @@ def test_what_another_process_runs_is_waited_for(tmp_path: Path) -> None:
         if sentence.startswith("waits"):  # the other process is done
             assert second.metrics.exists(), "the other cells were run first"
             first.metrics.write_text(json.dumps({"rows": {}, "card": {}}))
+            first.weights.touch()
             lock.release()
 
     lock = FileLock(first.run_dir / ".lock")

@@ -120,22 +120,35 @@ def test_released_weights_are_only_evaluated(tmp_path: Path) -> None:
     assert compose(jobs[0].words(jobs[0].cells[1])).config.weights == str(file)
 
 
-def finish(cell: Cell, weights: str) -> None:
+def finish(cell: Cell, weights: str, trained: bool = True) -> None:
     cell.run_dir.mkdir(parents=True, exist_ok=True)
     save(compose([*cell.words, f"run_dir={json.dumps(str(cell.run_dir))}"]))
     cell.metrics.write_text(json.dumps({"rows": {}, "card": {"weights hash": weights}}))
+    if trained:
+        cell.weights.touch()
 
 
 def test_what_is_finished(tmp_path: Path) -> None:
     rows = {"a": "", "b": "tracker.memory_frames=1", "c": "tracker.memory_frames=2"}
     train, evaluate = jobs_of(tmp_path, rows)
     assert train.unfinished() == list(train.cells)
-    finish(evaluate.cells[0], "old")
+    finish(evaluate.cells[0], "old", trained=False)
     assert evaluate.unfinished() == list(evaluate.cells)
     finish(train.cells[0], "new")
-    finish(evaluate.cells[1], "new")
+    finish(evaluate.cells[1], "new", trained=False)
     assert train.unfinished() == []
     assert evaluate.unfinished() == [evaluate.cells[0]], "it is of weights that are not there any more"
+
+
+def test_a_row_that_was_evaluated_trains_when_its_trainer_is_gone(tmp_path: Path) -> None:
+    train, evaluate = jobs_of(tmp_path, {"a": "", "b": "tracker.memory_frames=1"})
+    assert "resume=false" not in evaluate.words(evaluate.cells[0])  # nothing lies there
+    finish(train.cells[0], "new")
+    finish(evaluate.cells[0], "new", trained=False)
+    train, evaluate = jobs_of(tmp_path, {"b": "tracker.memory_frames=1", "c": "tracker.memory_frames=2"})
+    assert [cell.row for cell in train.unfinished()] == ["b"]
+    assert "resume=false" in train.words(train.cells[0])
+    assert [cell.row for cell in evaluate.unfinished()] == ["c"]
 
 
 def test_who_has_begun_goes_on_training(tmp_path: Path) -> None:

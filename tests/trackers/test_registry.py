@@ -34,7 +34,9 @@ def test_names_are_kebab_case_and_all_can_be_had() -> None:
 
 def test_ablations_set_fields_of_a_built_in_tracker_to_something_else() -> None:
     for name, (base, values) in ABLATIONS.items():
-        assert name.startswith(f"{base}-") or name == "ctvis"  # a method of its own, published on that of IDOL
+        assert (
+            name.startswith(f"{base}-") or name == "ctvis"
+        )  # a method of its own, published on that of IDOL
         cls, config = get_tracker(name)
         default = BUILT_IN[base].Config()
         assert cls is BUILT_IN[base]

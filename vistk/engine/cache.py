@@ -206,13 +206,16 @@ class QueryCache:
         if MASK_PART in parts:
             tensors[MASK_PART] = recording.masks
         self._require_room(video, sum(x.nbytes for part in tensors.values() for x in part.values()))
-        write_text(self.folder / ABOUT, json.dumps(self.identity, indent=2) + "\n")
-        for part, content in tensors.items():
-            write_shard(
-                self._path(part, video),
-                content,
-                self._facts(part, video) | {"sizes": recording.size.__dict__},
-            )
+        try:
+            write_text(self.folder / ABOUT, json.dumps(self.identity, indent=2) + "\n")
+            for part, content in tensors.items():
+                write_shard(
+                    self._path(part, video),
+                    content,
+                    self._facts(part, video) | {"sizes": recording.size.__dict__},
+                )
+        except OSError as error:  # a full disk, a folder that is not ours
+            raise NotStoredError(f"the cache {self.folder} cannot be written ({error})") from error
 
     def _require_room(self, video: VideoRecord, num_bytes: int) -> None:
         """Before the first video is written all of them have to fit, as far as it tells; then every one.

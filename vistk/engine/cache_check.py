@@ -58,9 +58,13 @@ def check_cache(
         How far the predictions from the cache are from live ones; not at all in float32.
 
     Raises:
-        vistk.trackers.contract.ContractError: they differ in float32, or from one reading to the next.
+        vistk.trackers.contract.ContractError: they differ in float32, or from one reading to the next; or the
+            tracker propagates queries.
     """
     subject = Subject.of(tracker, config)
+    subject.require(
+        subject.cls.propagate is Tracker.propagate, "propagates queries, and so its frames are not stored"
+    )
     videos = make_videos(15, frames=9)
     length = videos.objects.shape[1]
     segmenter: Any = _Recorded(videos.out)

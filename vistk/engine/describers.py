@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import fields
@@ -31,14 +32,24 @@ def shared_describers(trackers: Describers) -> dict[str, str]:
 def describer_part(tracker: Tracker[Any]) -> str:
     """A name for what a tracker's ``describe`` says, the same wherever its weights lie and are loaded.
 
-    ``query`` for the ``describe`` that all trackers have, else the class and a hash of its settings and
-    weights.
+    ``query`` for the ``describe`` that all trackers have, else the class and a hash of its code, settings
+    and weights. The code is that of the class: what it calls elsewhere is not looked at.
     """
     cls = type(tracker)
     if cls.describe is Tracker.describe:
         return DEFAULT_PART
     settings = json.dumps(_settings(tracker), sort_keys=True, default=str)
-    return f"{cls.__name__.lower()}-{state_hash(tracker, cls.__module__, cls.__qualname__, settings)}"
+    told = (cls.__module__, cls.__qualname__, _code(cls), settings)
+    return f"{cls.__name__.lower()}-{state_hash(tracker, *told)}"
+
+
+def _code(cls: type[Tracker[Any]]) -> str:
+    """The text of a class and of those it derives from; nothing where there is none, as in a notebook."""
+    own = [base for base in cls.__mro__ if issubclass(base, Tracker) and base is not Tracker]
+    try:
+        return "".join(map(inspect.getsource, own))
+    except (OSError, TypeError):
+        return ""
 
 
 def state_hash(module: nn.Module, *texts: str) -> str:

@@ -158,7 +158,8 @@ def _one_pass(segmenter: Segmenter, describers: Mapping[str, Tracker], clips: Se
     if propagating := [tracker for tracker in describers.values() if tracker.propagates]:
         ((own,), (clip,)) = propagating, clips
         out = segmenter(images[None], None, own.propagate, clip.previous)
-        last = FrameQueries(out.logits[:, -1], {"query": out.embeds[:, -1]})
+        # Copies: whoever keeps these must not keep the whole window.
+        last = FrameQueries(out.logits[:, -1].clone(), {"query": out.embeds[:, -1].clone()})
     else:
         out = segmenter(images[None])
     described = to_cpu(
@@ -194,12 +195,13 @@ def to_cpu(described: Mapping[str, FrameQueries]) -> dict[str, FrameQueries]:
 
 
 def _in_one_transfer(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on the CPU: views of one buffer of bytes."""
+    """The tensors on the CPU. A tracker may keep one of them for long, so they share no memory."""
     # The widest first: then each one begins at a multiple of its own width.
     order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
     raw = [tensors[i].contiguous().reshape(-1).view(torch.uint8) for i in order]
     parts = torch.cat(raw).cpu().split([len(part) for part in raw])
     moved = {
-        i: part.view(tensors[i].dtype).view(tensors[i].shape) for i, part in zip(order, parts, strict=True)
+        i: part.clone().view(tensors[i].dtype).view(tensors[i].shape)
+        for i, part in zip(order, parts, strict=True)
     }
     return [moved[i] for i in range(len(tensors))]

@@ -18,6 +18,7 @@ from vistk.experiment import WEIGHTS, build_tracker
 from vistk.models.segmenter import Segmenter
 from vistk.schema import ConfigError
 from vistk.sweeps.definition import Row, Sweep
+from vistk.trackers.base import Tracker
 from vistk.trackers.registry import get_tracker
 
 NOT_TRAINING = (
@@ -159,7 +160,10 @@ def _cells_of_row(
 
 
 class _Shapes:
-    """Trackers on segmenters without numbers: whether their fields fit, and whether they have weights."""
+    """Trackers on segmenters without numbers: whether their fields fit, and whether they are trained.
+
+    A tracker without weights of its own may train the segmenter in its own way.
+    """
 
     def __init__(self) -> None:
         self._segmenters: dict[str, Segmenter] = {}
@@ -170,9 +174,10 @@ class _Shapes:
             with torch.device("meta"):
                 bare = dataclasses.replace(config.segmenter, backbone_pretrained=False)
                 self._segmenters[key] = Segmenter(bare, num_classes=1)
-        return bool(
-            build_tracker(config.choices["tracker"], config.tracker, self._segmenters[key]).state_dict()
-        )
+        # Built in any case, which checks its fields.
+        tracker = build_tracker(config.choices["tracker"], config.tracker, self._segmenters[key])
+        shapes_segmenter = type(tracker).losses is not Tracker.losses or tracker.propagates
+        return bool(tracker.state_dict()) or shapes_segmenter
 
 
 def _refuse_twins(cells: Sequence[Cell]) -> None:

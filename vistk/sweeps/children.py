@@ -35,6 +35,16 @@ ALONE = ("--num_processes", "--num_machines", "--multi_gpu", "--gpu_ids", "--con
 """Flags of ``accelerate launch`` with which a run takes the GPUs that they say, one run after the other."""
 
 
+ONE_PROCESS = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: 'NO'
+num_machines: 1
+num_processes: 1
+gpu_ids: all
+mixed_precision: 'no'
+"""
+
+
 @dataclass(frozen=True)
 class Launcher:
     """How a run is started.
@@ -56,10 +66,15 @@ def make_launcher(script: Path, logs: Path, flags: Sequence[str] = (), jobs: int
     """Runs through ``accelerate launch``: one a GPU at once; without GPUs, or with ``flags`` that spread a
     run over several, one after the other. ``jobs`` says how many at once.
 
-    CUDA is not initialised here: the devices are counted by the driver's library.
+    CUDA is not initialised here: the devices are counted by the driver's library. What ``accelerate config``
+    wrote holds for runs that are spread; it would send all others to the GPUs that it names.
     """
     spread = any(flag.partition("=")[0] in ALONE for flag in flags)
-    command = (*ACCELERATE, *(() if spread else ("--num_processes", "1")), *flags)
+    alone: tuple[str, ...] = ()
+    if not spread:
+        own = write_text(logs / "accelerate.yaml", ONE_PROCESS)
+        alone = ("--config_file", str(own), "--num_processes", "1")
+    command = (*ACCELERATE, *alone, *flags)
     gpus = [] if spread else _gpus()
     slots: list[dict[str, str]]
     if gpus:

@@ -118,12 +118,18 @@ def _run(
     _say(f"{sweep.name}: {len(cells)} cells, {finished} finished before, in {out}")
     launcher = launcher or make_launcher(script, out / "logs", arguments.launch, arguments.jobs)
     failures = Children(launcher, _say).run(jobs)
+    whole = _whole(jobs)
     failed = [f"Failed: {cell.label}: {failures[cell.run_dir]}" for cell in cells if cell.run_dir in failures]
+    missing = [
+        f"Not there, it was taken by another sweep or waits for one that failed: {cell.label}"
+        for cell in cells
+        if cell not in whole and cell.run_dir not in failures
+    ]
     try:
         table = make_table(
             sweep,
-            _whole(jobs),
-            failed,
+            whole,
+            [*failed, *missing],
             command,
             bootstrap=arguments.bootstrap,
             jobs=len(launcher.slots),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -147,10 +147,7 @@ def with_words(sweep: Sweep, words: Sequence[str]) -> Sweep:
         else:
             common.append(word)
     _refuse(common, OWN_KEYS, "")
-    if len(sweep.data) > 1 and any(_values(word)[0] == "data.root" for word in common):
-        raise ConfigError(
-            f"data.root is of one data set: say which, data={'|'.join(sweep.data)}", "data.root"
-        )
+    _refuse_common_root(sweep.data, common)
     return replace(sweep, words=[*sweep.words, *common])
 
 
@@ -181,9 +178,15 @@ def sweep_of_words(words: Sequence[str]) -> Sweep:
         raise ConfigError(
             "nothing to sweep: expected a word with several values, as in tracker=minvis,visage"
         )
+    _refuse_common_root(data, common)
     combinations = itertools.product(*axes)
     rows = {" ".join(row) or "all": Row(list(row)) for row in combinations}
     return Sweep(rows, "", common, [_seed(seed) for seed in seeds], data, name=slug(",".join(words)))
+
+
+def _refuse_common_root(data: Collection[str], common: Sequence[str]) -> None:
+    if len(data) > 1 and any(_values(word)[0] == "data.root" for word in common):
+        raise ConfigError(f"data.root is of one data set: say which, data={'|'.join(data)}", "data.root")
 
 
 def _values(word: str) -> tuple[str, list[str]]:

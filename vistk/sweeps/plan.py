@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vistk.config import LEFT_BEHIND
 from vistk.schema import ConfigError
 from vistk.sweeps.cells import Cell, tracker_key, training_key
 
@@ -36,21 +37,25 @@ class Job:
         """What ``experiments/run.py`` is told of a cell."""
         said = [*cell.words, "evaluation.rows=[]", f"run_dir={_quoted(cell.run_dir)}"]
         if self.after is not None:
-            weights = _quoted(self.after.cells[0].weights)
-            # What lies there is unfinished, or of other weights.
-            said += [f"weights={weights}", "eval_only=true", "resume=false"]
+            said += [f"weights={_quoted(self.after.cells[0].weights)}", "eval_only=true"]
+        # What another kind of run, or one on other weights, has left is begun anew. A directory without
+        # anything is not: should another sweep finish it meanwhile, its numbers are these.
+        strange = self.after is not None or (self.trains and not _begun(cell))
+        if strange and any((cell.run_dir / name).exists() for name in LEFT_BEHIND):
+            said.append("resume=false")
         return [*said, *_cache_words(cell, self.cache)]
 
     def finished(self, cell: Cell) -> bool:
         """Whether the cell's numbers are there, and of the weights that they are to be of."""
         if not cell.metrics.is_file():
             return False
-        if self.after is None:
-            return True
+        if self.after is None:  # a row that was evaluated on another's weights has none for others
+            return not self.trains or cell.weights.is_file()
         trainer = self.after.cells[0]
         if not self.after.finished(trainer):
             return False
-        return _weights_hash(cell.metrics) == _weights_hash(trainer.metrics)
+        own = _weights_hash(cell.metrics)
+        return own is not None and own == _weights_hash(trainer.metrics)
 
     def unfinished(self) -> list[Cell]:
         return [cell for cell in self.cells if not self.finished(cell)]
@@ -116,7 +121,11 @@ def _begun(cell: Cell) -> bool:
 
 
 def _weights_hash(metrics: Path) -> str | None:
-    return json.loads(metrics.read_text(encoding="utf-8"))["card"].get("weights hash")
+    """None where the run has been begun anew since somebody looked."""
+    try:
+        return json.loads(metrics.read_text(encoding="utf-8"))["card"].get("weights hash")
+    except FileNotFoundError:
+        return None
 
 
 def _cache_words(cell: Cell, folder: Path) -> list[str]:

@@ -117,13 +117,18 @@ def make_table(
         NothingScoredError: no finished run has a number.
         RunError: a run cannot be read, or no run has one of the metrics.
     """
+    named: dict[str, set[str]] = {}  # kinds of data to the names that the sweep has for them
+    for cell in cells:
+        named.setdefault(cell.config.choices["data"], set()).add(cell.data)
     found: list[Numbers] = []
     cards: dict[str, Mapping[str, Any]] = {}
     for name in sweep.rows:
         for cell in cells:
             if cell.row == name and cell.metrics.is_file():
                 numbers, cards[str(cell.run_dir)] = read_run(cell.run_dir)
-                found += [replace(own, name=name, data=cell.config.choices["data"]) for own in numbers]
+                kind = cell.config.choices["data"]
+                data = kind if len(named[kind]) == 1 else cell.data
+                found += [replace(own, name=name, data=data) for own in numbers]
     if not found:
         raise NothingScoredError(
             "nothing is scored: no run has finished, or the annotations of the data are hidden; "
