@@ -88,6 +88,7 @@ def full_filter(boxes: list[list[float] | None], noise: Noise) -> np.ndarray:
     unit = units(mean)
     cov = np.diag(np.concatenate([(noise.measured * unit) ** 2, (noise.start * unit) ** 2]))
     step, look = np.eye(8) + np.eye(8, k=4), np.eye(4, 8)
+    step[3, 7] = 0  # the aspect is at rest
     for box in boxes[1:]:
         unit = units(mean)
         added = np.diag(np.concatenate([(noise.position * unit) ** 2, (noise.velocity * unit) ** 2]))
@@ -216,3 +217,17 @@ def test_query_vectors_are_not_looked_at() -> None:
 def test_fields_out_of_range(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kalman(**fields)
+
+
+def test_a_track_that_turned_before_it_went_out_of_sight_keeps_its_shape() -> None:
+    # From 8x30 to 30x8, then unseen: the aspect does not go on turning. It did once, to 18,100 x 0.01.
+    noise = Noise(0.05, 0.05, 0.02, 0.5)
+    filters = BoxFilter.at(torch.tensor([[40.0, 40.0, 8.0, 30.0]]), noise)
+    for aspect in (0.3, 0.6, 1.0, 1.7, 30 / 8):
+        seen = torch.tensor([[40.0, 40.0, (240 * aspect) ** 0.5, (240 / aspect) ** 0.5]])
+        filters = filters.predicted(noise, torch.tensor([True])).updated(seen, noise)
+    last = filters.boxes
+    for _ in range(20):
+        filters = filters.predicted(noise, torch.tensor([True]))
+    close(filters.boxes[0, 2] / filters.boxes[0, 3], last[0, 2] / last[0, 3])
+    assert filters.boxes[0, 2:].max() < 60

@@ -316,6 +316,17 @@ def test_learns_two_videos() -> None:
     )  # the mask features are noise: classes and similarity alone can be learned
 
 
+@pytest.mark.parametrize(("window", "expected"), [(0, [(6, 0), (6, 0)]), (4, [(4, 0), (4, 2)])])
+def test_windows_of_the_encoder_are_shifted_unless_there_is_one(window: int, expected: list) -> None:
+    seen = []
+    tracker = vita(window=window, encoder_layers=2)
+    for layer in tracker.encoder:
+        layer.register_forward_pre_hook(lambda _, given: seen.append(given[1:]))
+    videos = make_videos(10, frames=6)
+    tracker.losses(tracker.describe(videos.out), videos.targets, videos.matches)
+    assert seen == expected
+
+
 @pytest.mark.parametrize(
     "fields",
     [

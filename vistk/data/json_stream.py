@@ -169,6 +169,6 @@ def compressed(entry: dict[str, Any]) -> dict[str, Any]:
     if isinstance(entry.get("counts"), list) and "size" in entry:
         try:
             return to_rle(entry, *entry["size"])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return entry
     return entry

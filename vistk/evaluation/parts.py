@@ -95,7 +95,8 @@ def find_parts(json_path: str | Path) -> dict[str, Path]:
         return {}
     own_folder = json_path.stem == "instances"
     split = json_path.parent.name if own_folder else json_path.stem
-    stems = dict.fromkeys(("gt", split, json_path.stem))
+    # What lies beside training videos as gt_short.json is of the validation split.
+    stems = dict.fromkeys((*(() if split.startswith(("train", "test")) else ("gt",)), split, json_path.stem))
     above = json_path.parent.parent if own_folder else json_path.parent / split
     for folder in (json_path.parent, above):
         for stem in stems:

@@ -57,6 +57,11 @@ class SetLoss:
     """
 
     def __init__(self, config: SetLossConfig, num_classes: int) -> None:
+        if config.num_points < 1 or config.oversample < 1 or not 0 <= config.importance <= 1:
+            raise ValueError(
+                f"num_points is {config.num_points}, oversample {config.oversample} and importance "
+                f"{config.importance}; expected 1 or more, 1 or more, and 0 to 1"
+            )
         self.config = config
         self.num_classes = num_classes
 

@@ -18,7 +18,7 @@ from vistk.structures import RLE
 MOST_LAYERS = 4
 """Runs in a column of one mask that tables are made for; each takes a pair of tables more."""
 
-_MOST_PLACES = 2**31 - 1
+MOST_PLACES = 2**31 - 1
 """Pixels of all frames, which are counted in 32 bits."""
 
 
@@ -49,7 +49,7 @@ def read_columns(
     """
     height, width = size
     shape = len(tubes), num_frames
-    if len(tubes) * num_frames * height * (width + 1) > _MOST_PLACES or height > np.iinfo(np.int16).max:
+    if len(tubes) * num_frames * height * (width + 1) > MOST_PLACES or height > np.iinfo(np.int16).max:
         return None
     masks = np.flatnonzero([mask is not None for tube in tubes for mask in tube])
     areas, layers, left, right = np.zeros((4, len(tubes) * num_frames), dtype=np.int64)
@@ -92,7 +92,7 @@ def read_areas(
 ) -> np.ndarray | None:
     """``(N, T)`` int64 pixels, as :func:`read_columns` counts and checks them."""
     height, width = size
-    if len(tubes) * num_frames * height * (width + 1) > _MOST_PLACES:
+    if len(tubes) * num_frames * height * (width + 1) > MOST_PLACES:
         return None
     masks = np.flatnonzero([mask is not None for tube in tubes for mask in tube])
     areas = np.zeros(len(tubes) * num_frames, dtype=np.int64)

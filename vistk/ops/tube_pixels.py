@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vistk.ops.columns import MOST_LAYERS, read_areas, read_columns, shared_pixels
+from vistk.ops.columns import MOST_LAYERS, MOST_PLACES, read_areas, read_columns, shared_pixels
 from vistk.structures import RLE
 
 Masks = Sequence[RLE | None]
@@ -55,8 +55,9 @@ def tube_pixels(
     if pairs is None:
         pairs = np.ones((len(a), len(b)), dtype=bool)
     paired = pairs.any(1)
-    window = max(1, min(num_frames, _PLACES_AT_ONCE // max(1, len(b) * size[1])))
-    together = max(1, _MASKS_AT_ONCE // window)
+    most = max(1, MOST_PLACES // max(1, size[0] * (size[1] + 1)))  # masks whose pixels can be counted at once
+    window = max(1, min(num_frames, _PLACES_AT_ONCE // max(1, len(b) * size[1]), most // max(1, len(b))))
+    together = max(1, min(_MASKS_AT_ONCE, most) // window)
     for start in range(0, num_frames, window):
         frames = slice(start, min(start + window, num_frames))
         length = frames.stop - start

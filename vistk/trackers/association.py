@@ -15,7 +15,8 @@ from vistk.structures import RLE, FrameOutput, FrameQueries, TrackedFrame
 
 def cosine_similarity(tracks: Tensor, queries: Tensor) -> Tensor:
     """``(R, Q)`` float32 cosines of tracks ``(R, C)`` and queries ``(Q, C)``; 0 for a zero vector."""
-    return F.normalize(tracks.float(), dim=-1) @ F.normalize(queries.float(), dim=-1).T
+    with torch.autocast(tracks.device.type, enabled=False):  # which would round the product to 16 bits
+        return F.normalize(tracks.float(), dim=-1) @ F.normalize(queries.float(), dim=-1).T
 
 
 def class_scores(logits: Tensor) -> Tensor:

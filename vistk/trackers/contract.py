@@ -30,6 +30,8 @@ from vistk.trackers.contract_runs import (
     frames_of,
     histories,
     losses_of,
+    made_up,
+    near,
     require_equal,
     require_same,
     run,
@@ -112,7 +114,8 @@ def check_query_order(subject: Subject) -> None:
     videos = make_videos(3)
     tracker = subject.build()
     shuffled = videos.with_order(random_order(4, tuple(videos.objects.shape)))
-    found = [histories(run(subject, tracker, v)[0], v.objects[0]) for v in (videos, shuffled)]
+    tracked = [run(subject, tracker, v)[0] for v in (videos, shuffled)]
+    found = [histories(frames, v.objects[0]) for frames, v in zip(tracked, (videos, shuffled), strict=True)]
     if subject.cls.query_order_matters:
         subject.require(
             found[0] != found[1],
@@ -122,6 +125,12 @@ def check_query_order(subject: Subject) -> None:
         subject.require(
             found[0] == found[1],
             f"the order of the queries in a frame changed the tracks: {found[0]} became {found[1]}",
+        )
+        made = [made_up(frames) for frames in tracked]
+        subject.require(
+            len(made[0]) == len(made[1])
+            and all(any(near(own, other) for other in made[1]) for own in made[0]),
+            "the order of the queries in a frame changed tracks whose masks the tracker made up",
         )
 
 

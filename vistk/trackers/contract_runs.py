@@ -115,6 +115,26 @@ def histories(tracked: Sequence[TrackedFrame], objects: Tensor) -> list[list[tup
     return sorted(tracks.values())
 
 
+def made_up(tracked: Sequence[TrackedFrame]) -> list[Tensor]:
+    """What is said of every track with masks of its own, all frames together, without the tracks' names."""
+    tracks: dict[int, list[Tensor]] = {}
+    for frame in tracked:
+        if frame.mask_logits is None:
+            continue
+        for i, (track, query) in enumerate(
+            zip(frame.track_ids.tolist(), frame.query_index.tolist(), strict=True)
+        ):
+            if query < 0:
+                said = torch.cat([frame.logits[i], frame.mask_logits[i].flatten()])
+                tracks.setdefault(track, []).append(said)
+    return [torch.cat(said) for said in tracks.values()]
+
+
+def near(a: Tensor, b: Tensor) -> bool:
+    """Whether two tracks say the same, but for rounding in another order of summing."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
 def written_and_read(frame: FrameQueries) -> FrameQueries:
     """The frame as a cache gives it back: tensors through bytes, masks as run lengths."""
     assert frame.mask_logits is not None

@@ -215,7 +215,8 @@ class DVIS(Tracker[DVISState]):
 def aligned_order(query: Tensor) -> Tensor:
     """``(B, T, Q)`` queries of every frame in the order of the first frame's; ``query`` (B, T, Q, C)."""
     unit = nn.functional.normalize(query.detach().float(), dim=-1)
-    similarity = (unit[:, :-1] @ unit[:, 1:].transpose(-1, -2)).cpu()  # (B, T-1, Q, Q), one transfer
+    with torch.autocast(query.device.type, enabled=False):  # 16 bits would confuse queries that are alike
+        similarity = (unit[:, :-1] @ unit[:, 1:].transpose(-1, -2)).cpu()  # (B, T-1, Q, Q), one transfer
     clips = []
     for clip in similarity:
         order = [torch.arange(query.shape[2])]
@@ -231,10 +232,17 @@ def mask_embeds_of(out: FrameOutput) -> Tensor:
     Least squares over the pixels, which is exact where the masks are such products and the C features are
     independent of each other.
     """
-    features = out.mask_features.double().flatten(-2)  # (.., C, S)
-    masks = out.mask_logits.double().flatten(-2)  # (.., Q, S)
+    features, masks = (x.reshape(-1, *x.shape[-3:]) for x in (out.mask_features, out.mask_logits))
+    # Frame by frame: one of 720p takes 160 MB.
+    embeds = torch.stack([_solved(*frame) for frame in zip(features, masks, strict=True)])
+    return embeds.reshape(out.embeds.shape).to(out.embeds.dtype)
+
+
+def _solved(mask_features: Tensor, mask_logits: Tensor) -> Tensor:
+    """``(Q, C)`` float64 of one frame, ``(C, h, w)`` and ``(Q, h, w)``."""
+    features, masks = mask_features.double().flatten(1), mask_logits.double().flatten(1)
     gram = features @ features.mT
     # Keeps the system solvable where features are equal, or all zero.
-    ridge = 1e-9 * gram.diagonal(dim1=-2, dim2=-1).mean(-1) + torch.finfo(torch.float64).tiny
-    gram = gram + ridge[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram, features @ masks.mT).mT.to(out.embeds.dtype)
+    ridge = 1e-9 * gram.diagonal().mean() + torch.finfo(torch.float64).tiny
+    gram = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram, features @ masks.mT).mT

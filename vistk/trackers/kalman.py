@@ -6,9 +6,9 @@ masks and at whether a query is an object, never at query vectors: what it reach
 With SORT: the constant-velocity filter, one Hungarian assignment a frame between predicted and seen boxes,
 and a least similarity below which a box is not that track's. Other than in SORT:
 
-- The state is (centre x, centre y, root of the area, log aspect), all four with a velocity. SORT has the area
-  and the aspect, the aspect at rest. Here all noise is a share of the object's size, so that one number
-  serves objects of all sizes.
+- The state is (centre x, centre y, root of the area, log aspect), the aspect at rest; SORT has area and
+  aspect as they are. Here all noise is a share of the object's size, so that one number serves objects of
+  all sizes.
 - Boxes come from masks: :func:`vistk.trackers.motion.mask_boxes`.
 - Tracks are the Q slots, as in MinVIS, so that all rows of a table have equally many. A slot begins with the
   first confident query that it is given, and does not die: without one it coasts.

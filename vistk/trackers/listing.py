@@ -24,7 +24,13 @@ def run(arguments: argparse.Namespace) -> int:
         vistk.trackers.registry.TrackerNameError: no tracker has that name.
     """
     for i, name in enumerate(arguments.names or tracker_names()):
-        print(*([""] if i else []), *paragraph(name), sep="\n")
+        try:
+            lines = list(paragraph(name))
+        except Exception as error:  # of another package, whatever it is: the others are to be listed
+            if arguments.names:
+                raise
+            lines = [f"{name} ({origin(name)})", f"  cannot be loaded: {type(error).__name__}: {error}"]
+        print(*([""] if i else []), *lines, sep="\n")
     return 0
 
 

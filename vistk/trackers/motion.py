@@ -25,9 +25,9 @@ def mask_boxes(mask_logits: Tensor) -> Tensor:
     Returns:
         ``(.., 4)`` float32: centre x, centre y, width, height; zeros for an empty mask.
     """
-    inside = (mask_logits > 0).float()
+    inside = mask_logits > 0
     spans = []
-    for counts in (inside.sum(-2), inside.sum(-1)):  # whole numbers: exact, in any order of summing
+    for counts in (inside.sum(-2).float(), inside.sum(-1).float()):
         area = counts.sum(-1, keepdim=True)
         weight = counts / area.clamp(min=1)
         cells = torch.arange(counts.shape[-1], device=counts.device, dtype=torch.float32) + 0.5
@@ -101,13 +101,18 @@ class Noise:
     start: float  # of the unknown velocity of a new track, a frame
 
 
+MOVES = (1.0, 1.0, 1.0, 0.0)
+"""Which parts of a filter's state have a velocity."""
+
+
 @dataclass(frozen=True)
 class BoxFilter:
     """Kalman filters of Q boxes that keep their velocity.
 
     The state of a box is (centre x, centre y, size, log aspect) and its velocity, with size the root of the
-    area and aspect width / height. All noise is diagonal, so the 8x8 covariance falls apart into four 2x2
-    blocks [[pp, pv], [pv, vv]], and no matrix has to be inverted: the same numbers as with the full one.
+    area and aspect width / height; the aspect is at rest, since its exponential would run away. All noise is
+    diagonal, so the 8x8 covariance falls apart into four 2x2 blocks [[pp, pv], [pv, vv]], and no matrix has
+    to be inverted: the same numbers as with the full one.
     Values are never changed: every method returns another filter.
     """
 
@@ -131,7 +136,7 @@ class BoxFilter:
     def predicted(self, noise: Noise, moving: Tensor) -> BoxFilter:
         """One frame later; tracks that are not ``moving`` (Q,) bool stay where they are, ever less sure."""
         mean, velocity, pp, pv, vv = self.values
-        unit, go = _unit(mean), moving[:, None].to(mean.dtype)
+        unit, go = _unit(mean), moving[:, None].to(mean.dtype) * mean.new_tensor(MOVES)
         return BoxFilter(
             torch.stack(
                 [

@@ -227,8 +227,9 @@ class VITA(Tracker[VITAState]):
         """Predictions from the frame queries ``(B, T, Q, C)``."""
         tokens = self.project(query)
         window = self.config.window or query.shape[1]
+        shift = self.config.window // 2  # one window of all frames has nowhere to go
         for i, layer in enumerate(self.encoder):
-            tokens = layer(tokens, window, window // 2 if i % 2 else 0)
+            tokens = layer(tokens, window, shift if i % 2 else 0)
         tokens = tokens.flatten(1, 2)  # (B, T*Q, C)
         position = self.query_embed.weight
         x = self.query_feat.weight.expand(len(tokens), -1, -1)
