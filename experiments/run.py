@@ -35,9 +35,7 @@ def _run_each(files: Sequence[str]) -> int:
     import torch
 
     if len(files) != 1 or not Path(files[0]).is_file():
-        _say(
-            f"error: --runs: expected a file, the words of a run on each line, found {' '.join(files)}"
-        )
+        _say(f"error: --runs: expected a file, the words of a run on each line, found {' '.join(files)}")
         return 2
     for line in Path(files[0]).read_text(encoding="utf-8").splitlines():
         words = shlex.split(line)

@@ -35,6 +35,7 @@ ALONE = ("--num_processes", "--num_machines", "--multi_gpu", "--gpu_ids", "--con
 """Flags of ``accelerate launch`` with which a run takes the GPUs that they say, one run after the other."""
 
 
+ONE_PROCESS_FILE = "accelerate.yaml"
 ONE_PROCESS = """\
 compute_environment: LOCAL_MACHINE
 distributed_type: 'NO'
@@ -70,10 +71,7 @@ def make_launcher(script: Path, logs: Path, flags: Sequence[str] = (), jobs: int
     wrote holds for runs that are spread; it would send all others to the GPUs that it names.
     """
     spread = any(flag.partition("=")[0] in ALONE for flag in flags)
-    alone: tuple[str, ...] = ()
-    if not spread:
-        own = write_text(logs / "accelerate.yaml", ONE_PROCESS)
-        alone = ("--config_file", str(own), "--num_processes", "1")
+    alone = () if spread else ("--config_file", str(logs / ONE_PROCESS_FILE), "--num_processes", "1")
     command = (*ACCELERATE, *alone, *flags)
     gpus = [] if spread else _gpus()
     slots: list[dict[str, str]]
@@ -166,7 +164,7 @@ class Children:
             return False
         slot = min(free)
         log = self.launcher.logs / f"{slug(f'{cells[0].row}-{cells[0].data}-seed{cells[0].seed}')}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.launcher.logs / ONE_PROCESS_FILE, ONE_PROCESS)
         words = job.words(cells[0])
         if len(cells) > 1:
             lines = [f"{shlex.join(job.words(cell))}\n" for cell in cells]
