@@ -292,7 +292,7 @@ def test_no_masks_of_all_queries_in_earlier_layers():
     assert gradient_of_features <= largest.numel < masks_of_a_frame
 
 
-def test_costs_are_those_of_float32_under_autocast(monkeypatch):
+def test_costs_are_those_of_float32_under_autocast(monkeypatch, tolerance):
     made = random_layers(queries=5, channels=6, size=(7, 23))
     whole = LayerOutput(made["logits"][0], made["embeds"][0]).mask_logits(made["features"][0])
     aux = tuple(map(LayerOutput, made["logits"][1:], made["embeds"][1:]))
@@ -310,7 +310,8 @@ def test_costs_are_those_of_float32_under_autocast(monkeypatch):
             losses, _ = criterion(out if lowered else out.map(torch.Tensor.float), targets, sampler)
         assert all(loss.dtype == torch.float32 for loss in losses.values())
     assert costs[0].dtype == torch.float32
-    assert torch.equal(*costs)
+    # Not to the last bit: where an array lies in memory decides in which order MKL sums.
+    torch.testing.assert_close(*costs, **tolerance[torch.float32])
 
 
 def test_dense_loss_marks_the_pixels_of_visible_instances():
