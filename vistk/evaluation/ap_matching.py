@@ -178,9 +178,5 @@ def _excluded(instances: tuple[Instance, ...], ranges: tuple[str, ...], options:
 
 def _out_of_range(areas: np.ndarray, ranges: tuple[str, ...], options: APOptions) -> np.ndarray:
     """``(R, D)`` bool. An unmatched prediction is wrong in every occlusion group: it has no occlusion."""
-    out = np.zeros((len(ranges), len(areas)), dtype=bool)
-    for r, name in enumerate(ranges):
-        if name in options.area_ranges:
-            low, high = options.area_ranges[name]
-            out[r] = (areas < low) | (areas > high)
-    return out
+    bounds = np.array([options.area_ranges.get(name, (-np.inf, np.inf)) for name in ranges]).reshape(-1, 2)
+    return (areas < bounds[:, :1]) | (areas > bounds[:, 1:])

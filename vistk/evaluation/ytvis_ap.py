@@ -82,7 +82,12 @@ def accumulate(matches: MatchedCells) -> Accumulated:
         if not group:
             continue
         num_instances = np.sum([cell.num_instances for cell in group], axis=0)
+        longest = max(len(cell.scores) for cell in group)
         for m, limit in enumerate(options.max_detections):
+            if m and longest <= min(limit, options.max_detections[m - 1]):  # neither leaves anything out
+                for curves in (precision, recall, scores):
+                    curves[..., k, :, m] = curves[..., k, :, m - 1]
+                continue
             pooled = np.concatenate([cell.scores[:limit] for cell in group])
             order = np.argsort(-pooled, kind="stable")
             pooled = pooled[order]
@@ -91,8 +96,8 @@ def accumulate(matches: MatchedCells) -> Accumulated:
             true = np.cumsum(matched & counts, axis=-1, dtype=np.float64)  # (R, T, D)
             false = np.cumsum(~matched & counts, axis=-1, dtype=np.float64)
             for r in np.flatnonzero(num_instances):
-                curves = recall_curves(true[r], false[r], num_instances[r], points)
-                recall[:, k, r, m], at, precision[:, :, k, r, m] = curves
+                found = recall_curves(true[r], false[r], num_instances[r], points)
+                recall[:, k, r, m], at, precision[:, :, k, r, m] = found
                 scores[:, :, k, r, m] = np.append(pooled, 0.0)[at]
     return Accumulated(matches.ranges, precision, recall, scores, options)
 
