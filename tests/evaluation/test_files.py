@@ -8,6 +8,7 @@ import re
 import pytest
 
 from vistk.evaluation.files import EvaluationFileError, load_ground_truth, load_results
+from vistk.evaluation.report import evaluate
 
 OTHER_SIZE = {"size": [5, 7], "counts": "Q1"}
 
@@ -56,6 +57,16 @@ GROUND_TRUTH_FAULTS = {
     "NaN area": (("annotations", 2, "areas", 1), math.nan, r"'areas' of frame 1 is nan, expected a number"),
     "crowd": (("annotations", 2, "iscrowd"), 2, r"'iscrowd' is 2, expected 0 or 1"),
     "size": (("annotations", 2, "segmentations", 1), OTHER_SIZE, r"frame 1: RLE size is \[5, 7\].*\[7, 5\]"),
+    "other counts": (
+        ("annotations", 2, "segmentations", 1),
+        {"size": [7, 5], "counts": "3"},
+        r"annotations\[2\]: 'segmentations' of frame 1: the counts cover 3 pixels, expected 35 pixels",
+    ),
+    "broken counts": (
+        ("annotations", 2, "segmentations", 1),
+        {"size": [7, 5], "counts": "ZZ"},
+        r"annotations\[2\]: 'segmentations' of frame 1: the counts are not a compressed RLE, expected 35 pix",
+    ),
     "encoding": (("annotations", 2, "segmentations", 1), "abc", r"frame 1: a segmentation is str"),
     "occlusion": (
         ("annotations", 2, "occlusion"),
@@ -103,6 +114,37 @@ def test_ground_truth_faults(scene, fault):
     text = message(lambda: load_ground_truth(put(scene.ground_truth, path, value)))
     assert re.search(expected, text), text
     assert text.startswith("ground truth: ")
+
+
+@pytest.mark.parametrize("counts", ["3", "ZZ"])
+@pytest.mark.parametrize("kept", [slice(None), slice(0)])  # results, which may have nothing for the video
+@pytest.mark.parametrize("annotation", [0, 1, 2])
+def test_broken_runs_of_the_ground_truth_are_found_when_it_is_scored(scene, annotation, kept, counts):
+    masks = scene.ground_truth["annotations"][annotation]["segmentations"]
+    frame = next(t for t, mask in enumerate(masks) if mask is not None)
+    path = ("annotations", annotation, "segmentations", frame)
+    faulty = put(scene.ground_truth, path, {"size": [7, 5], "counts": counts})
+    text = message(lambda: evaluate(faulty, scene.results[kept]))
+    assert text == message(lambda: load_ground_truth(faulty))
+    assert f"annotations[{annotation}]: 'segmentations' of frame {frame}: the counts" in text
+
+
+@pytest.mark.parametrize("predictions", [0, 1])
+def test_empty_runs_of_the_ground_truth_are_mended_when_it_is_scored(new_scene, predictions):
+    scene = new_scene(1, 1, 12)
+    scene.video(0)
+    scene.category(0, "cat")
+    scene.annotate(0, 0, 0, scene.box(0, 2, 1, 6))
+    scene.predict(0, 0, 0.5, scene.box(0, 2, 1, 10))
+    # 2, 2, 0, 2, 6: from the fourth on, differences to the run two before
+    written = put(
+        scene.ground_truth, ("annotations", 0, "segmentations"), [{"size": [1, 12], "counts": "22006"}]
+    )
+    report = evaluate(written, scene.results[:predictions])
+    assert report.frame.equals(evaluate(scene.ground_truth, scene.results[:predictions]).frame)
+    truth = load_ground_truth(written, runs_later=True)
+    load_results(scene.results[:predictions], truth)
+    assert truth == load_ground_truth(scene.ground_truth)  # its masks, too
 
 
 @pytest.mark.parametrize("fault", RESULTS_FAULTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,50 @@ from vistk.ops.masks import Tube
 from vistk.structures import InstanceAnnotation
 
 
-def load_ground_truth(ground_truth: str | Path | Mapping[str, Any] | GroundTruth) -> GroundTruth:
+def load_ground_truth(
+    ground_truth: str | Path | Mapping[str, Any] | GroundTruth, *, runs_later: bool = False
+) -> GroundTruth:
     """Reads and checks a ground truth file (a path, its parsed content, or the result of this function).
 
-    The content is not changed. Raises :class:`EvaluationFileError` or ``FileNotFoundError`` with one
-    sentence that names file, entry, field, what was found and what was expected.
+    The content is not changed.
+
+    Args:
+        runs_later: leave the runs of the masks to :func:`vistk.evaluation.results.load_results`, which has to
+            read them anyway. Whoever uses the masks without it calls :func:`check_masks` first.
+
+    Raises:
+        EvaluationFileError, FileNotFoundError: one sentence that names file, entry, field, what was found and
+            what was expected.
     """
     if isinstance(ground_truth, GroundTruth):
         return ground_truth
     with collector_paused():
-        return _checked(*read(ground_truth, "ground truth"))
+        truth = _read(*read(ground_truth, "ground truth"))
+        if not runs_later:
+            check_masks(truth.videos)
+        return truth
 
 
-def _checked(source: str, content: Any) -> GroundTruth:
+def check_masks(videos: Iterable[Video]) -> None:
+    """Looks at the runs of all masks that nobody looked at so far.
+
+    Raises:
+        EvaluationFileError: they do not cover their frame, or are none.
+    """
+    waiting = [
+        (instance, Tube(instance.masks), video.height * video.width)
+        for video in videos
+        for instance in video.instances
+        if instance.unchecked
+    ]
+    checked = counted([(instance.unchecked, masks, pixels) for instance, masks, pixels in waiting])
+    for (instance, _, _), masks in zip(waiting, checked, strict=True):
+        if isinstance(masks, EntryError):
+            raise masks
+        instance.check(masks)
+
+
+def _read(source: str, content: Any) -> GroundTruth:
     if not isinstance(content, Mapping):
         raise EvaluationFileError(
             f"{source}: found a {kind(content)}, expected a dict with 'videos', 'categories' and "
@@ -102,7 +133,7 @@ def _with_annotations(
     frames: Mapping[int, tuple[int, int, int]],
     categories: Mapping[int, str],
 ) -> GroundTruth:
-    tubes = []
+    instances: dict[int, list[Instance]] = {video_id: [] for video_id in frames}
     seen: set[int] = set()
     for index, entry in enumerate(annotations):
         where = f"{source}: annotations[{index}]"
@@ -119,26 +150,26 @@ def _with_annotations(
             )
         height, width, num_frames = frames[video_id]
         masks = tube(where, entry["segmentations"], height, width, num_frames)
-        tubes.append((where, masks, height * width))
         if "id" in entry:
             annotation_id = integer(where, entry, "id")
             if annotation_id in seen:
                 raise EvaluationFileError(f"{where}: 'id' {annotation_id} occurs twice, expected unique ids")
             seen.add(annotation_id)
-    checked = counted(tubes)
-    instances: dict[int, list[Instance]] = {video_id: [] for video_id in frames}
-    for entry, (where, _, _), read_masks in zip(annotations, tubes, checked, strict=True):
-        if isinstance(read_masks, EntryError):
-            raise read_masks
-        instances[int(entry["video_id"])].append(_instance(where, entry, read_masks))
+        instances[video_id].append(_instance(where, entry, masks, height * width))
     videos = (Video(key, *frames[key], instances=tuple(instances[key])) for key in sorted(frames))
     return GroundTruth(source, tuple(videos), categories)
 
 
-def _instance(where: str, entry: Mapping[str, Any], masks: Tube) -> Instance:
+def _instance(where: str, entry: Mapping[str, Any], masks: Tube, pixels: int) -> Instance:
+    unchecked = where
     # The official code takes the areas of the file, which may differ from the masks' (polygons).
     areas = entry.get("areas")
-    areas = masks.areas.tolist() if areas is None else per_frame(where, areas, "areas", len(masks))
+    if areas is None:
+        (checked,) = counted([(where, masks, pixels)])
+        if isinstance(checked, EntryError):
+            raise checked
+        masks, areas, unchecked = checked, checked.areas.tolist(), ""
+    areas = per_frame(where, areas, "areas", len(masks))
     for t, area in enumerate(areas):
         if area is not None and not is_number(area):
             raise EvaluationFileError(f"{where}: 'areas' of frame {t} is {area!r}, expected a number or null")
@@ -154,6 +185,7 @@ def _instance(where: str, entry: Mapping[str, Any], masks: Tube) -> Instance:
         occlusion=None if levels is None else mean_occlusion(levels),
         areas=tuple(areas),
         occlusions=levels,
+        unchecked=unchecked,
     )
 
 

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
+from operator import itemgetter
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -145,7 +147,8 @@ def tube(where: str, segmentations: Any, height: int, width: int, num_frames: in
     """The masks of one entry as compressed RLEs, their runs not yet looked at (see :func:`counted`)."""
     size = [height, width]
     given = per_frame(where, segmentations, "segmentations", num_frames)
-    if height * width <= MOST_PIXELS and _are_compressed([mask for mask in given if mask is not None], size):
+    present = [mask for mask in given if mask is not None] if NoneType in set(map(type, given)) else given
+    if height * width <= MOST_PIXELS and _are_compressed(present, size):
         return Tube(given)
     masks: list[RLE | None] = []
     for t, mask in enumerate(given):
@@ -167,8 +170,7 @@ def _are_compressed(masks: Sequence[Any], size: list[int]) -> bool:
     if not (set(map(type, masks)) <= {dict} and set(map(len, masks)) <= {2}):
         return False
     try:
-        sizes = [mask["size"] for mask in masks]
-        counts = [mask["counts"] for mask in masks]
+        sizes, counts = (list(map(itemgetter(key), masks)) for key in ("size", "counts"))
     except KeyError:
         return False
     return sizes.count(size) == len(masks) and set(map(type, counts)) <= {str}

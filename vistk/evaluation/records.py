@@ -11,6 +11,7 @@ import numpy as np
 
 from vistk.data.ytvis import OCCLUSION_WORDS
 from vistk.evaluation.keys import ALL
+from vistk.ops.masks import Tube
 from vistk.structures import RLE
 
 OCCLUSION_LEVELS = dict(zip(OCCLUSION_WORDS, (0.0, 0.25, 0.75), strict=True))
@@ -27,6 +28,13 @@ class Instance:
     occlusion: float | None  # 0..1, OVIS score of the instance; None where the file does not say
     areas: tuple[float | None, ...] = ()  # T, pixels: of the file, or of the masks where it has none
     occlusions: tuple[str | None, ...] | None = None  # T words of OVIS; None where the file has none
+    # Where it stands in its file, in words, as long as nobody looked at the runs of its masks.
+    unchecked: str = field(default="", compare=False, repr=False)
+
+    def check(self, masks: Tube) -> None:
+        """Its masks were looked at, and are fit to be compared as they come here."""
+        object.__setattr__(self, "masks", masks)
+        object.__setattr__(self, "unchecked", "")
 
 
 @dataclass(frozen=True)

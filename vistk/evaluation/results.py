@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from vistk.evaluation.data_sets import other_data_set
+from vistk.evaluation.ground_truth import check_masks
 from vistk.evaluation.reading import (
     NUMBER,
     EntryError,
@@ -23,9 +24,9 @@ from vistk.evaluation.reading import (
     require,
     tube,
 )
-from vistk.evaluation.records import GroundTruth, Prediction, Results, Shared
+from vistk.evaluation.records import GroundTruth, Prediction, Results, Shared, Video
 from vistk.ops.masks import Tube
-from vistk.ops.tube_pixels import tube_pixels
+from vistk.ops.tube_pixels import TubePixels, tube_pixels
 
 KEYS = ("video_id", "category_id", "score", "segmentations")
 UNKNOWN = "unknown"
@@ -54,6 +55,7 @@ def load_results(
             ``lenient`` only where the file is no list of predictions, or no entry of it can be used.
     """
     if isinstance(results, Results):
+        check_masks(ground_truth.videos)
         return results
     with collector_paused():
         source, content = read(results, "results")
@@ -110,6 +112,7 @@ class _Reader:
         entries = list(self._usable(ids, lambda found: self._entry(found, content[found.at])))
         videos: dict[int, list[Prediction]] = {}
         shared = self._shared(entries)
+        check_masks(self.videos.values())
         rest = [entry for entry, pixels in zip(entries, shared, strict=True) if pixels is None]
         checked = iter(counted([(entry.where, entry.masks, entry.pixels) for entry in rest]))
         for entry, pixels in zip(entries, shared, strict=True):
@@ -140,19 +143,26 @@ class _Reader:
             categories = np.array([entries[i].category_id for i in own])
             pairs = categories[:, None] == [instance.category_id for instance in video.instances]
             pairs |= self.all_pairs
-            found = tube_pixels(
-                [entries[i].masks for i in own],
-                [instance.masks for instance in video.instances],
-                video.num_frames,
-                (video.height, video.width),
-                pairs,
-            )
+            found = self._pixels(video, [entries[i].masks for i in own], pairs)
+            if found is None and any(instance.unchecked for instance in video.instances):
+                check_masks([video])  # writes some anew, or says what is wrong with them
+                found = self._pixels(video, [entries[i].masks for i in own], pairs)
             if found is None:
                 continue
+            for instance, areas in zip(video.instances, found.other_areas, strict=True):
+                if instance.unchecked:
+                    masks = Tube(instance.masks)
+                    masks.areas = areas.astype(np.float64)
+                    instance.check(masks)
             for n in np.flatnonzero(found.sound).tolist():
                 entries[own[n]].masks.areas = found.areas[n].astype(np.float64)
                 shared[own[n]] = Shared(video.instances, pairs[n], found.shared[n].astype(np.int32))
         return shared
+
+    @staticmethod
+    def _pixels(video: Video, masks: Sequence[Tube], pairs: np.ndarray) -> TubePixels | None:
+        others = [instance.masks for instance in video.instances]
+        return tube_pixels(masks, others, video.num_frames, (video.height, video.width), pairs)
 
     def _usable(self, items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:
         for item in items:

@@ -178,7 +178,7 @@ def score(
         EvaluationFileError, FileNotFoundError: a file cannot be used; the message says what to mend.
     """
     thresholds = _thresholds(score_threshold)
-    ground_truth = load_ground_truth(ground_truth)
+    ground_truth = load_ground_truth(ground_truth, runs_later=True)
     results = load_results(results, ground_truth, lenient=lenient, all_pairs=errors or gaps)
     ground_truth, results = select(ground_truth, results, options)
     groups = groups_of(by, ground_truth)

@@ -118,9 +118,9 @@ def _read(given: DataSet) -> tuple[GroundTruth, Mapping[str, GroundTruth]]:
         beside = found and isinstance(path, str | Path) and Path(path).is_file()
         found = find_parts(path) if beside and isinstance(path, str | Path) else {}
     if not found:
-        return load_ground_truth(path), {}
+        return load_ground_truth(path, runs_later=True), {}
     whole = _videos(path)
-    parts = {suffix: load_ground_truth(part) for suffix, part in found.items()}
+    parts = {suffix: load_ground_truth(part, runs_later=True) for suffix, part in found.items()}
     try:
         require_complete(whole, parts)
     except EvaluationFileError as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 
@@ -20,6 +22,8 @@ MOST_LAYERS = 4
 
 MOST_PLACES = 2**31 - 1
 """Pixels of all frames, which are counted in 32 bits."""
+
+_COUNTS = itemgetter("counts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +55,14 @@ def read_columns(
     shape = len(tubes), num_frames
     if len(tubes) * num_frames * height * (width + 1) > MOST_PLACES or height > np.iinfo(np.int16).max:
         return None
-    masks = np.flatnonzero([mask is not None for tube in tubes for mask in tube])
+    masks, counts = _texts(tubes)
     areas, layers, left, right = np.zeros((4, len(tubes) * num_frames), dtype=np.int64)
     left[:] = width
     if not len(masks):
         none = np.zeros((0, len(tubes), width + 1, num_frames), dtype=np.int16)
         areas, layers = areas.reshape(shape), layers.reshape(shape)
         return Columns(none, none, areas, layers, left[: len(tubes)], right[: len(tubes)])
-    runs = run_pairs([mask["counts"] for tube in tubes for mask in tube if mask is not None])
+    runs = run_pairs(counts)
     if runs is None or not runs.canonical:
         return None
     # As if all frames lay side by side, each with a column more: what ends one does not begin the next.
@@ -94,16 +98,25 @@ def read_areas(
     height, width = size
     if len(tubes) * num_frames * height * (width + 1) > MOST_PLACES:
         return None
-    masks = np.flatnonzero([mask is not None for tube in tubes for mask in tube])
+    masks, counts = _texts(tubes)
     areas = np.zeros(len(tubes) * num_frames, dtype=np.int64)
     if len(masks):
-        runs = run_pairs([mask["counts"] for tube in tubes for mask in tube if mask is not None])
+        runs = run_pairs(counts)
         if runs is None or not runs.canonical:
             return None
         areas[masks] = runs.pixels(runs.inside)
         if (areas[masks] + runs.pixels(runs.background) != height * width).any():
             return None
     return areas.reshape(len(tubes), num_frames)
+
+
+def _texts(tubes: Sequence[Sequence[RLE | None]]) -> tuple[np.ndarray, list[str]]:
+    """Which of all masks of the tubes, one tube after the other, are there; and their counts."""
+    masks = list(chain.from_iterable(tubes))
+    if None not in masks:
+        return np.arange(len(masks)), list(map(_COUNTS, masks))
+    there = np.flatnonzero([mask is not None for mask in masks])
+    return there, [_COUNTS(masks[i]) for i in there.tolist()]
 
 
 def _starts(runs: RunPairs, origins: np.ndarray, pixels: int) -> np.ndarray | None:
