@@ -24,7 +24,7 @@ from vistk.structures import RLE, FinishedMask, FinishedMasks
 
 CHUNK_BYTES = 2**26  # of an accelerator's memory that masks take on their way to run lengths
 BYTES_A_PIXEL = 12  # of that: floats before and after the last step, and what comes from comparing them
-MASKS_ON_CPU = 16  # at once and thread; 60 MB where masks are noise, 5 MB where they are objects
+MASKS_ON_CPU = 16  # about, at once and thread; 60 MB where masks are noise, 5 MB where they are objects
 TOGETHER = 64  # masks of a video that are gathered at a time
 
 
@@ -49,8 +49,10 @@ def finish_masks(mask_logits: Tensor, size: FrameSize) -> FinishedMasks:
     if len(mask_logits) == 0:
         return FinishedMasks((), *torch.zeros(2, 0, dtype=torch.float64, device="cpu"))
     if mask_logits.device.type == "cpu":
-        # Gradients are off in this thread alone.
-        parts = _in_threads(partial(_by_tiles, size=size), mask_logits.detach().split(MASKS_ON_CPU))
+        # Gradients are off in this thread alone. As many for each thread.
+        turns = max(1, round(len(mask_logits) / (MASKS_ON_CPU * torch.get_num_threads())))
+        at_once = math.ceil(len(mask_logits) / (turns * torch.get_num_threads()))
+        parts = _in_threads(partial(_by_tiles, size=size), mask_logits.detach().split(at_once))
     else:
         pixels = max(math.prod(size.output), math.prod(size.network))
         at_once = max(1, CHUNK_BYTES // (BYTES_A_PIXEL * pixels))
