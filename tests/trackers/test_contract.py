@@ -53,6 +53,9 @@ class Backwards(MinVIS):
     def start(self) -> Any:
         return []
 
+    def similarities(self, state: Any, frame: FrameQueries) -> dict[str, Tensor]:
+        return super().similarities(state, frame) if isinstance(state, MinVISState) else {}
+
     def step(self, state: Any, frame: FrameQueries) -> TrackedFrame:
         state.append(frame)
         return slots_frame(frame)

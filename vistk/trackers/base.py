@@ -140,6 +140,27 @@ class Tracker(nn.Module, ABC, Generic[State]):
     def step(self, state: State, frame: FrameQueries) -> TrackedFrame:
         """Link one frame (no leading dims) to the tracks; updates ``state``, never ``frame``."""
 
+    def similarities(self, state: State, frame: FrameQueries) -> dict[str, Tensor]:
+        """What :meth:`step` would go by in this frame, to be looked at; changes neither state nor frame.
+
+        One formula: :meth:`step` gets its numbers here, or both get them in one place.
+
+        Returns:
+            ``{name: (R, Q)}``, tracks so far by queries, greater is closer; a tracker with costs gives their
+            negative. "mixed" is what decides; others are its parts, by the vector they compare ("query",
+            "appearance", ..). NaN where a query is not compared at all. Empty before there are tracks, and by
+            default, of trackers that do not link by similarity.
+
+        Where rows are slots (:meth:`tracks` is ``None``), :meth:`step` makes the assignment of all slots with
+        the greatest sum of "mixed". Who decides otherwise, by thresholds or one after the other, names its
+        tracks in :meth:`tracks`.
+        """
+        return {}
+
+    def tracks(self, state: State) -> Tensor | None:
+        """``(R,)`` int64 ids of the rows of :meth:`similarities`; ``None`` where row r is track r."""
+        return None
+
     def finish(self, state: State) -> list[TrackedFrame] | None:
         """After the last frame: ``None``, or all frames anew from a tracker that rewrites the video."""
         return None

@@ -116,11 +116,16 @@ class CAVIS(Tracker[CAVISState]):
     def start(self) -> CAVISState:
         return CAVISState()
 
+    def similarities(self, state: CAVISState, frame: FrameQueries) -> dict[str, Tensor]:
+        """All there is, "query" of the context-aware vectors, is "mixed" as well."""
+        if state.previous is None:
+            return {}
+        cosine = cosine_similarity(state.previous, frame_vector(frame, "query", "CAVIS"))
+        return {"query": cosine, "mixed": cosine}
+
     def step(self, state: CAVISState, frame: FrameQueries) -> TrackedFrame:
         query = frame_vector(frame, "query", "CAVIS")
-        if state.previous is None:
-            tracked = slots_frame(frame)
-        else:
-            tracked = slots_frame(frame, assign_slots(cosine_similarity(state.previous, query)))
+        similarities = self.similarities(state, frame)
+        tracked = slots_frame(frame, assign_slots(similarities["mixed"]) if similarities else None)
         state.previous = query.index_select(0, tracked.query_index).detach()
         return tracked

@@ -33,7 +33,9 @@ from vistk.trackers.contract_runs import (
     made_up,
     near,
     require_equal,
+    require_optimal,
     require_same,
+    require_similarities,
     run,
     track,
     written_and_read,
@@ -181,6 +183,28 @@ def check_cached_equals_live(subject: Subject) -> None:
     )
 
 
+def check_similarities(subject: Subject) -> None:
+    """similarities() changes nothing, and says what step() goes by: see :class:`Tracker`."""
+    tracker = subject.build()
+    frames = frames_of(tracker, make_videos(15))[0]
+    state, plain = tracker.start(), tracker.start()
+    for t, frame in enumerate(frames):
+        with torch.no_grad():
+            before = copies(frame)
+            found, ids = tracker.similarities(state, frame), tracker.tracks(state)
+            require_equal(subject, before, copies(frame), "similarities() changed the frame it was given")
+            tracked = tracker.step(state, frame)
+            require_same(
+                subject,
+                [tracker.step(plain, frame)],
+                [tracked],
+                f"similarities() in frame {t} changed the tracks",
+            )
+        require_similarities(subject, found, ids, frame, f"in frame {t},")
+        if ids is None and "mixed" in found:
+            require_optimal(subject, found["mixed"], tracked, f"in frame {t},")
+
+
 def check_empty_frames(subject: Subject) -> None:
     """Frames without any object, at the start, in between, and throughout."""
     for frames in (slice(0, 1), slice(2, 4), slice(None)):
@@ -272,6 +296,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_windows,
     check_leading_dims,
     check_cached_equals_live,
+    check_similarities,
     check_empty_frames,
     check_no_instance,
     check_one_frame_clip,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from vistk.ops.assignment import best_assignment
 from vistk.ops.masks import areas, encode
 from vistk.structures import FinishedMasks, FrameQueries, TensorStruct, TrackedFrame
 from vistk.trackers.base import Tracker, track_video
@@ -189,3 +190,40 @@ def require_same(
             subject.require(
                 torch.allclose(a.mask_logits, b.mask_logits, atol=ATOL), f"{message} (frame {t}: other masks)"
             )
+
+
+def require_similarities(
+    subject: Subject, found: Mapping[str, Tensor], ids: Tensor | None, frame: FrameQueries, where: str
+) -> None:
+    """Names and shapes of what ``Tracker.similarities`` and ``Tracker.tracks`` said."""
+    tracks = len(ids) if ids is not None else max((m.shape[0] for m in found.values() if m.ndim), default=0)
+    for name, matrix in found.items():
+        subject.require(isinstance(name, str), f"{where} similarities() has the key {name!r}, expected a str")
+        subject.require(
+            matrix.is_floating_point() and tuple(matrix.shape) == (tracks, frame.num_queries),
+            f"{where} similarities()[{name!r}] is {matrix.dtype} {tuple(matrix.shape)}, "
+            f"expected floats of tracks by queries, {(tracks, frame.num_queries)}",
+        )
+    subject.require(
+        ids is None or (ids.dtype == torch.int64 and ids.ndim == 1 and len(ids.unique()) == len(ids)),
+        f"{where} tracks() is {ids}, expected unique int64 ids, or None",
+    )
+
+
+def require_optimal(subject: Subject, mixed: Tensor, tracked: TrackedFrame, where: str) -> None:
+    """No other assignment of all slots has a greater sum; nothing can be said of masks that are made up."""
+    slots, queries = tracked.track_ids.cpu(), tracked.query_index.cpu()
+    if (queries < 0).any():
+        return
+    mixed = mixed.double().cpu()
+    subject.require(
+        slots.sort().values.tolist() == list(range(len(mixed))),
+        f"{where} step() reports the tracks {slots.tolist()}, expected all of {len(mixed)} slots, "
+        "or ids from tracks()",
+    )
+    found, best = mixed[slots, queries].sum(), mixed[best_assignment(mixed)].sum()
+    subject.require(
+        bool(found >= best - ATOL * len(mixed)),
+        f"{where} the tracks of step() have 'mixed' similarities of {found:.6f} in sum, the best assignment "
+        f"{best:.6f}; expected the best, or ids from tracks()",
+    )

@@ -160,14 +160,23 @@ class DVIS(Tracker[DVISState]):
     def start(self) -> DVISState:
         return DVISState()
 
+    def similarities(self, state: DVISState, frame: FrameQueries) -> dict[str, Tensor]:
+        """What aligns the segmenter's queries, "query", is "mixed" as well."""
+        if state.aligned is None:
+            return {}
+        query = frame_vector(frame, "query", "DVIS").to(state.aligned.device)
+        cosine = cosine_similarity(state.aligned, query)
+        return {"query": cosine, "mixed": cosine}
+
     def step(self, state: DVISState, frame: FrameQueries) -> TrackedFrame:
         frame = frame.to(self.predict.class_embed.weight.device)
         query = frame_vector(frame, "query", "DVIS")
         features = frame_features(frame, "DVIS")
-        if state.aligned is None:
-            order = torch.arange(len(query), device=query.device)
+        similarities = self.similarities(state, frame)
+        if similarities:
+            order = assign_slots(similarities["mixed"])
         else:
-            order = assign_slots(cosine_similarity(state.aligned, query))
+            order = torch.arange(len(query), device=query.device)
         aligned = query.index_select(0, order)
         reference = aligned if state.tracks is None else state.tracks
         tracks = self._refer(aligned[None], reference[None], query[None])[-1][0]

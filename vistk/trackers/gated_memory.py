@@ -112,6 +112,20 @@ class GatedMemory(HeadsTracker[GatedMemoryState]):
     def start(self) -> GatedMemoryState:
         return GatedMemoryState()
 
+    def similarities(self, state: GatedMemoryState, frame: FrameQueries) -> dict[str, Tensor]:
+        """The cosines "query" and "appearance", as far as they have a weight; "mixed" is S'."""
+        if state.memory is None:
+            return {}
+        return self._gated(state.memory, self.vectors(frame), class_scores(frame.logits))
+
+    def _gated(self, memory: SlotMemory, vectors: Mapping[str, Tensor], scores: Tensor) -> dict[str, Tensor]:
+        compared = self.compare(self._read(memory), vectors)
+        similarity = compared["mixed"]
+        if self.config.new_similarity is not None:
+            free = self.config.new_similarity + NEW_TIE * similarity
+            similarity = torch.where(memory.begun[:, None], similarity, free)
+        return {**compared, "mixed": scores**self.config.query_power * similarity}
+
     def step(self, state: GatedMemoryState, frame: FrameQueries) -> TrackedFrame:
         vectors = self.vectors(frame)
         scores = class_scores(frame.logits)
@@ -119,11 +133,7 @@ class GatedMemory(HeadsTracker[GatedMemoryState]):
             tracked = slots_frame(frame)
             state.memory = self._empty(vectors)
         else:
-            similarity = self.similarity(self._read(state.memory), vectors)
-            if self.config.new_similarity is not None:
-                free = self.config.new_similarity + NEW_TIE * similarity
-                similarity = torch.where(state.memory.begun[:, None], similarity, free)
-            similarity = scores**self.config.query_power * similarity
+            similarity = self._gated(state.memory, vectors, scores)["mixed"]
             # Every column is used once, so that a constant in it changes nothing; but columns that differ in
             # scale would make the assignment twenty times slower.
             tracked = slots_frame(frame, assign_slots(similarity - similarity.amax(0)))

@@ -84,8 +84,14 @@ class HeadsTracker(Tracker[State]):
 
     def similarity(self, tracks: Mapping[str, Tensor], queries: Mapping[str, Tensor]) -> Tensor:
         """``(R, Q)``: (1 - alpha) cos(query vectors) + alpha cos(appearance vectors)."""
-        terms = [w * cosine_similarity(tracks[name], queries[name]) for name, w in self._weights().items()]
-        return torch.stack(terms).sum(0)
+        return self.compare(tracks, queries)["mixed"]
+
+    def compare(self, tracks: Mapping[str, Tensor], queries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """:meth:`similarity` as "mixed", beside the cosines by the names of their vectors."""
+        weights = self._weights()
+        cosines = {name: cosine_similarity(tracks[name], queries[name]) for name in weights}
+        mixed = torch.stack([weight * cosines[name] for name, weight in weights.items()]).sum(0)
+        return {**cosines, "mixed": mixed}
 
     def _weights(self) -> dict[str, float]:
         alpha = self.config.appearance_weight

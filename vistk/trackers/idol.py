@@ -150,6 +150,23 @@ class IDOL(Tracker[IDOLState]):
     def start(self) -> IDOLState:
         return IDOLState()
 
+    def similarities(self, state: IDOLState, frame: FrameQueries) -> dict[str, Tensor]:
+        """As "mixed" f, or the cosine, that ``match_score`` is the limit of; NaN for all but candidates."""
+        if state.bank is None:
+            return {}
+        query = frame_vector(frame, "query", "IDOL").detach().float().cpu().numpy()
+        tracks = state.bank.read()[state.bank.surviving(state.frame, self.config.max_missing)]
+        candidates, _ = self._candidates(frame)
+        mixed = np.full((len(tracks), len(query)), np.nan, dtype=np.float32)
+        mixed[:, candidates] = self._similarity(query[candidates], tracks).T
+        return {"mixed": torch.from_numpy(mixed)}
+
+    def tracks(self, state: IDOLState) -> Tensor:
+        if state.bank is None:
+            return torch.zeros(0, dtype=torch.int64)
+        alive = state.bank.surviving(state.frame, self.config.max_missing)
+        return torch.from_numpy(state.bank.ids[alive])
+
     def step(self, state: IDOLState, frame: FrameQueries) -> TrackedFrame:
         config = self.config
         query = frame_vector(frame, "query", "IDOL").detach().float().cpu().numpy()
@@ -180,17 +197,21 @@ class IDOL(Tracker[IDOLState]):
             order = order[not_suppressed(overlap[order[:, None], order], self.config.nms_iou)]
         return order, scores[order]
 
+    def _similarity(self, vectors: np.ndarray, tracks: np.ndarray) -> np.ndarray:
+        """``(D, M)`` of candidates ``(D, C)`` and tracks ``(M, C)``."""
+        if not len(vectors) or not len(tracks):
+            return np.zeros((len(vectors), len(tracks)), dtype=np.float32)
+        if self.config.similarity == "bisoftmax":
+            return bisoftmax(vectors @ tracks.T)
+        return cosine_similarity(torch.from_numpy(vectors), torch.from_numpy(tracks)).numpy()
+
     def _match(self, vectors: np.ndarray, bank: TrackletBank) -> np.ndarray:
         """``(D,)`` int64: the track of the bank that each candidate takes, by place, -1 for none."""
         config = self.config
         matched = np.full(len(vectors), -1, dtype=np.int64)
         if not len(vectors) or not len(bank):
             return matched
-        tracks = bank.read()
-        if config.similarity == "bisoftmax":
-            similarity = bisoftmax(vectors @ tracks.T)
-        else:
-            similarity = cosine_similarity(torch.from_numpy(vectors), torch.from_numpy(tracks)).numpy()
+        similarity = self._similarity(vectors, bank.read())
         if config.assignment == "optimal":
             candidate, track = (x.numpy() for x in best_assignment(torch.from_numpy(similarity)))
             good = similarity[candidate, track] > config.match_score

@@ -109,22 +109,45 @@ class Kalman(Tracker[KalmanState]):
     def start(self) -> KalmanState:
         return KalmanState()
 
+    def similarities(self, state: KalmanState, frame: FrameQueries) -> dict[str, Tensor]:
+        """Of predicted and seen boxes: "box"; "mixed", where free slots and no objects come last."""
+        if state.slots is None:
+            return {}
+        boxes = frame_vector(frame, "box", "Kalman").float()
+        overlap, similarity = self._compare(
+            state.slots, self._predicted(state.slots), boxes, self._present(frame, boxes)
+        )
+        return {"box": overlap, "mixed": similarity}
+
+    def _present(self, frame: FrameQueries, boxes: Tensor) -> Tensor:
+        """``(Q,)`` bool: which queries are objects."""
+        return (boxes[:, 2] > 0) & (class_scores(frame.logits) >= self.config.presence)
+
+    def _predicted(self, slots: Slots) -> BoxFilter:
+        return slots.filter.predicted(self.noise, slots.begun & (slots.unseen <= self.config.coast_frames))
+
+    def _compare(
+        self, slots: Slots, predicted: BoxFilter, boxes: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``(R, Q)`` similarity of boxes, and what is assigned by; ``boxes`` (Q, 4), ``present`` (Q,)."""
+        overlap = BOX_SIMILARITIES[self.config.similarity](predicted.boxes, boxes)
+        free = self.config.least_similarity + LITTLE * overlap
+        similarity = torch.where(slots.begun[:, None], overlap, free)
+        # Queries that are no object take what objects leave over.
+        return overlap, torch.where(present, similarity, LITTLE * overlap)
+
     def step(self, state: KalmanState, frame: FrameQueries) -> TrackedFrame:
         boxes = frame_vector(frame, "box", "Kalman").float()
         filled = boxes[:, 2] > 0
-        present = filled & (class_scores(frame.logits) >= self.config.presence)  # by query
+        present = self._present(frame, boxes)
         if state.slots is None:
             unseen = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             state.slots = Slots(BoxFilter.at(boxes, self.noise), present, unseen)
             return slots_frame(frame)
         begun, unseen = state.slots.begun, state.slots.unseen
-        moving = begun & (unseen <= self.config.coast_frames)
-        predicted = state.slots.filter.predicted(self.noise, moving)
-        overlap = BOX_SIMILARITIES[self.config.similarity](predicted.boxes, boxes)
-        free = self.config.least_similarity + LITTLE * overlap
-        similarity = torch.where(begun[:, None], overlap, free)
-        # Queries that are no object take what objects leave over.
-        query_index = assign_slots(torch.where(present, similarity, LITTLE * overlap))
+        predicted = self._predicted(state.slots)
+        overlap, similarity = self._compare(state.slots, predicted, boxes, present)
+        query_index = assign_slots(similarity)
 
         boxes, filled, seen = (x.index_select(0, query_index) for x in (boxes, filled, present))
         near = overlap.gather(1, query_index[:, None])[:, 0] >= self.config.least_similarity

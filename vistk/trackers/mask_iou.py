@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from vistk.ops.masks import frame_iou
 from vistk.structures import RLE, FrameQueries, TrackedFrame
@@ -37,15 +39,26 @@ class MaskIoU(Tracker[MaskIoUState]):
     def start(self) -> MaskIoUState:
         return MaskIoUState()
 
+    def similarities(self, state: MaskIoUState, frame: FrameQueries) -> dict[str, Tensor]:
+        """All there is, the IoU as "mask", is "mixed" as well."""
+        if state.masks is None:
+            return {}
+        iou = _overlaps(state.masks, frame_masks(frame, "MaskIoU"))
+        return {"mask": iou, "mixed": iou}
+
     def step(self, state: MaskIoUState, frame: FrameQueries) -> TrackedFrame:
         masks = frame_masks(frame, "MaskIoU")
         if state.masks is None:
             state.masks = masks
             return slots_frame(frame)
-        iou = torch.from_numpy(frame_iou(state.masks, masks))
-        query_index = assign_slots(iou)
+        query_index = assign_slots(_overlaps(state.masks, masks))
         state.masks = [
             old if masks[q] is None else masks[q]
             for old, q in zip(state.masks, query_index.tolist(), strict=True)
         ]
         return slots_frame(frame, query_index.to(frame.logits.device))
+
+
+def _overlaps(tracks: Sequence[RLE | None], queries: Sequence[RLE | None]) -> Tensor:
+    """``(R, Q)`` float64 IoU, on the CPU, where masks are."""
+    return torch.from_numpy(frame_iou(tracks, queries))

@@ -37,11 +37,16 @@ class MinVIS(Tracker[MinVISState]):
     def start(self) -> MinVISState:
         return MinVISState()
 
+    def similarities(self, state: MinVISState, frame: FrameQueries) -> dict[str, Tensor]:
+        """All there is, "query", is "mixed" as well."""
+        if state.previous is None:
+            return {}
+        cosine = cosine_similarity(state.previous, frame_vector(frame, "query", "MinVIS"))
+        return {"query": cosine, "mixed": cosine}
+
     def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
         query = frame_vector(frame, "query", "MinVIS")
-        if state.previous is None:
-            tracked = slots_frame(frame)
-        else:
-            tracked = slots_frame(frame, assign_slots(cosine_similarity(state.previous, query)))
+        similarities = self.similarities(state, frame)
+        tracked = slots_frame(frame, assign_slots(similarities["mixed"]) if similarities else None)
         state.previous = query.index_select(0, tracked.query_index).detach()
         return tracked

@@ -139,15 +139,18 @@ class TrackletLinking(HeadsTracker[TrackletLinkingState]):
             TrackMemory(config.memory_frames, config.memory_weighting, config.score_weighting)
         )
 
+    def similarities(self, state: TrackletLinkingState, frame: FrameQueries) -> dict[str, Tensor]:
+        """As VISAGE; :meth:`finish` links by other ones."""
+        return {} if len(state.memory) == 0 else self.compare(state.memory.read(), self.vectors(frame))
+
     def step(self, state: TrackletLinkingState, frame: FrameQueries) -> TrackedFrame:
-        vectors = self.vectors(frame)
-        if len(state.memory) == 0:
+        vectors, similarities = self.vectors(frame), self.similarities(state, frame)
+        if not similarities:
             tracked = slots_frame(frame)
             kept = torch.ones_like(tracked.track_ids, dtype=torch.bool)
         else:
-            similarity = self.similarity(state.memory.read(), vectors)
-            tracked = slots_frame(frame, assign_slots(similarity))
-            own = similarity.gather(1, tracked.query_index[:, None])[:, 0]
+            tracked = slots_frame(frame, assign_slots(similarities["mixed"]))
+            own = similarities["mixed"].gather(1, tracked.query_index[:, None])[:, 0]
             kept = own >= self.config.cut_similarity
         order = tracked.query_index
         ordered = {name: vector.index_select(0, order).detach() for name, vector in vectors.items()}

@@ -71,12 +71,16 @@ class TrackletBank:
         weights /= weights.sum(1, keepdims=True)
         return (weights[:, None].astype(np.float32) @ self._vectors[rows])[:, 0]
 
+    def surviving(self, frame: int, max_missing: int) -> np.ndarray:
+        """``(M,)`` bool: tracks that :meth:`forget` would leave alive."""
+        return frame - self._seen[self._rows] - 1 <= max_missing
+
     def forget(self, frame: int, max_missing: int) -> None:
         """Before frame ``frame``: tracks that were missing in more than ``max_missing`` frames die."""
-        dead = frame - self._seen[self._rows] - 1 > max_missing
-        if dead.any():
-            self._free += self._rows[dead].tolist()
-            self._rows = self._rows[~dead]
+        alive = self.surviving(frame, max_missing)
+        if not alive.all():
+            self._free += self._rows[~alive].tolist()
+            self._rows = self._rows[alive]
 
     def update(self, tracks: np.ndarray, vectors: np.ndarray, scores: np.ndarray, frame: int) -> None:
         """Tracks are seen in a frame.

@@ -116,17 +116,28 @@ class VISAGE(Tracker[VISAGEState]):
         config = self.config
         return VISAGEState(TrackMemory(config.memory_frames, config.memory_weighting, config.score_weighting))
 
-    def step(self, state: VISAGEState, frame: FrameQueries) -> TrackedFrame:
-        weights = {"query": 1 - self.config.appearance_weight, "appearance": self.config.appearance_weight}
-        weights = {name: weight for name, weight in weights.items() if weight > 0}
-        vectors = {name: frame_vector(frame, name, "VISAGE") for name in weights}
+    def similarities(self, state: VISAGEState, frame: FrameQueries) -> dict[str, Tensor]:
+        """Cosines of "query" and "appearance", as far as they have a weight; "mixed" by these weights."""
         if len(state.memory) == 0:
-            tracked = slots_frame(frame)
-        else:
-            remembered = state.memory.read()
-            terms = [w * cosine_similarity(remembered[name], vectors[name]) for name, w in weights.items()]
-            tracked = slots_frame(frame, assign_slots(torch.stack(terms).sum(0)))
+            return {}
+        remembered, weights = state.memory.read(), self._weights()
+        cosines = {
+            name: cosine_similarity(remembered[name], frame_vector(frame, name, "VISAGE")) for name in weights
+        }
+        mixed = torch.stack([weight * cosines[name] for name, weight in weights.items()]).sum(0)
+        return {**cosines, "mixed": mixed}
+
+    def step(self, state: VISAGEState, frame: FrameQueries) -> TrackedFrame:
+        similarities = self.similarities(state, frame)
+        tracked = slots_frame(frame, assign_slots(similarities["mixed"]) if similarities else None)
         order = tracked.query_index
-        ordered = {name: vector.index_select(0, order) for name, vector in vectors.items()}
+        ordered = {
+            name: frame_vector(frame, name, "VISAGE").index_select(0, order) for name in self._weights()
+        }
         state.memory.add(ordered, class_scores(tracked.logits))
         return tracked
+
+    def _weights(self) -> dict[str, float]:
+        alpha = self.config.appearance_weight
+        weights = {"query": 1 - alpha, "appearance": alpha}
+        return {name: weight for name, weight in weights.items() if weight > 0}

@@ -186,16 +186,21 @@ class VITA(Tracker[VITAState]):
     def start(self) -> VITAState:
         return VITAState()
 
+    def similarities(self, state: VITAState, frame: FrameQueries) -> dict[str, Tensor]:
+        """All that :meth:`step` goes by, "query", is "mixed" as well; :meth:`finish` goes by others."""
+        if state.aligned is None:
+            return {}
+        cosine = cosine_similarity(state.aligned, frame_vector(frame, "query", "VITA"))
+        return {"query": cosine, "mixed": cosine}
+
     def step(self, state: VITAState, frame: FrameQueries) -> TrackedFrame:
         query = frame_vector(frame, "query", "VITA")
         if self.config.masks == "features":
             features = frame_features(frame, "VITA").detach()
             state.features.append(features.bfloat16() if self.config.half_features else features)
         state.queries.append(query.detach())
-        if state.aligned is None:
-            tracked = slots_frame(frame)
-        else:
-            tracked = slots_frame(frame, assign_slots(cosine_similarity(state.aligned, query)))
+        similarities = self.similarities(state, frame)
+        tracked = slots_frame(frame, assign_slots(similarities["mixed"]) if similarities else None)
         state.aligned = query.index_select(0, tracked.query_index).detach()
         return tracked
 
