@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def read_areas(
 
 def _texts(tubes: Sequence[Sequence[RLE | None]]) -> tuple[np.ndarray, list[str]]:
     """Which of all masks of the tubes, one tube after the other, are there; and their counts."""
-    masks = list(chain.from_iterable(tubes))
+    masks: list[Any] = list(chain.from_iterable(tubes))
     if None not in masks:
         return np.arange(len(masks)), list(map(_COUNTS, masks))
     there = np.flatnonzero([mask is not None for mask in masks])
