@@ -1,0 +1,1 @@
+"""Looking at a finished run: what was there, what was tracked, where and why it went wrong."""

@@ -1,0 +1,1 @@
+"""Pages: runs as one self-contained HTML file, from the table down to the frames of a failure."""
