@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistk.engine.predict import predict
+    from vistk.engine.stream import Stream, push_together
+    from vistk.engine.supervision import from_supervision, to_supervision
     from vistk.published import load_published
 
-__all__ = ["load_published", "predict"]
+__all__ = ["Stream", "from_supervision", "load_published", "predict", "push_together", "to_supervision"]
 
-_HOMES = {"predict": "vistk.engine.predict", "load_published": "vistk.published"}
+_HOMES = {
+    "Stream": "vistk.engine.stream",
+    "from_supervision": "vistk.engine.supervision",
+    "load_published": "vistk.published",
+    "predict": "vistk.engine.predict",
+    "push_together": "vistk.engine.stream",
+    "to_supervision": "vistk.engine.supervision",
+}
 
 
 def __getattr__(name: str) -> Any:

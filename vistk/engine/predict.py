@@ -53,19 +53,12 @@ def predict(
         raise TypeError(f"frames: expected a uint8 tensor, found {found}")
     if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape[2:]:
         raise ValueError(f"frames: expected shape (T, 3, H, W), found {tuple(frames.shape)}")
-    if tracker.uses_targets:
-        raise ValueError(f"{type(tracker).__name__} reads ground truth, which frames alone do not have")
-    protocol = protocol or tracker.protocol or ScoringProtocol()
-    if protocol.category_ids and len(protocol.category_ids) != segmenter.num_classes:
-        raise ValueError(
-            f"protocol.category_ids: expected {segmenter.num_classes} ids, one a class of the segmenter, "
-            f"found {len(protocol.category_ids)}"
-        )
+    protocol = protocol_of(segmenter, tracker, protocol)
     config = EvalConfig(window=window, keep_top=protocol.keep_top, rescore=protocol.rescore)
     size = _size(frames.shape[-2:] if output_size is None else output_size)
     device = segmenter.pixel_mean.device
     readers = [partial(frames.__getitem__, t) for t in range(len(frames))]
-    with _evaluating(segmenter), _evaluating(tracker):
+    with evaluating(segmenter), evaluating(tracker):
         tracked = track_video(
             segmenter,
             {"tracker": tracker},
@@ -77,6 +70,25 @@ def predict(
             protocol.category_ids,
         )
     return tracked["tracker"].prediction
+
+
+def protocol_of(
+    segmenter: Segmenter, tracker: Tracker[Any], given: ScoringProtocol | None
+) -> ScoringProtocol:
+    """How the tracker's answers to frames alone are scored: as said, else as published.
+
+    Raises:
+        ValueError: the protocol is of other classes, or the tracker needs ground truth.
+    """
+    if tracker.uses_targets:
+        raise ValueError(f"{type(tracker).__name__} reads ground truth, which frames alone do not have")
+    protocol = given or tracker.protocol or ScoringProtocol()
+    if protocol.category_ids and len(protocol.category_ids) != segmenter.num_classes:
+        raise ValueError(
+            f"protocol.category_ids: expected {segmenter.num_classes} ids, one a class of the segmenter, "
+            f"found {len(protocol.category_ids)}"
+        )
+    return protocol
 
 
 def _size(given: Iterable[SupportsIndex]) -> tuple[int, int]:
@@ -91,7 +103,7 @@ def _size(given: Iterable[SupportsIndex]) -> tuple[int, int]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """The module in evaluation mode, then every part of it in the mode that it had."""
     training = [part for part in module.modules() if part.training]
     module.eval()

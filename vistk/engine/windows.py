@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -61,6 +62,10 @@ class Clip:
     output_size: tuple[int, int]  # height and width of the finished masks
     start: int = 0  # number of the first frame in the video
     previous: FrameQueries | None = None  # `Window.last` of the frames before
+    describers: Collection[str] | None = None  # those of the pass whose queries are wanted; None = all
+
+    def wants(self, describer: str) -> bool:
+        return self.describers is None or describer in self.describers
 
 
 def segment_windows(
@@ -162,25 +167,42 @@ def _one_pass(segmenter: Segmenter, describers: Mapping[str, Tracker], clips: Se
         last = FrameQueries(out.logits[:, -1].clone(), {"query": out.embeds[:, -1].clone()})
     else:
         out = segmenter(images[None])
+    stops = list(itertools.accumulate(len(clip.images) for clip in clips))
+    spans = [range(stop - len(clip.images), stop) for stop, clip in zip(stops, clips, strict=True)]
+    row_of = {name: _rows(name, clips, spans) for name in describers}
     described = to_cpu(
-        {name: replace(tracker.describe(out), mask_logits=None) for name, tracker in describers.items()}
+        {
+            name: replace(
+                describers[name].describe(out if len(rows) == len(images) else out[:, list(rows)]),
+                mask_logits=None,
+            )
+            for name, rows in row_of.items()
+            if rows
+        }
     )
     h, w = out.mask_logits.shape[-2:]
     stride = segmenter.backbone.strides["res2"]
     windows = []
-    first = 0
-    for clip in clips:
-        numbers = range(first, first + len(clip.images))
+    for clip, span in zip(clips, spans, strict=True):
         size = FrameSize((h * stride, w * stride), (images.shape[-2], images.shape[-1]), clip.output_size)
-        masks = tuple(FrameMasks(out.mask_logits[0, t], size) for t in numbers)
+        masks = tuple(FrameMasks(out.mask_logits[0, t], size) for t in span)
         frames = tuple(
-            {name: replace(queries[0, t], masks=own) for name, queries in described.items()}
-            for t, own in zip(numbers, masks, strict=True)
+            {
+                name: replace(queries[0, row_of[name][t]], masks=own)
+                for name, queries in described.items()
+                if clip.wants(name)
+            }
+            for t, own in zip(span, masks, strict=True)
         )
-        num_bytes = out.mask_logits[0, first : numbers.stop].nbytes
+        num_bytes = out.mask_logits[0, span.start : span.stop].nbytes
         windows.append(Window(clip.start, frames, masks, num_bytes, last))
-        first = numbers.stop
     return windows
+
+
+def _rows(describer: str, clips: Sequence[Clip], spans: Sequence[range]) -> dict[int, int]:
+    """The frames of a pass that a describer is to see, each with its row among them."""
+    wanted = [t for clip, span in zip(clips, spans, strict=True) if clip.wants(describer) for t in span]
+    return {t: row for row, t in enumerate(wanted)}
 
 
 def to_cpu(described: Mapping[str, FrameQueries]) -> dict[str, FrameQueries]:
