@@ -58,6 +58,42 @@ def _data(arguments: argparse.Namespace) -> int:
     return commands.run(arguments)
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.pages import commands
+
+    commands.add_arguments(parser)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from vistk.pages import commands
+
+    return commands.run(arguments)
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.inspection import commands
+
+    commands.add_arguments(parser)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from vistk.inspection import commands
+
+    return commands.run(arguments)
+
+
+def _track_arguments(parser: argparse.ArgumentParser) -> None:
+    from vistk.tracking import commands
+
+    commands.add_arguments(parser)
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    from vistk.tracking import commands
+
+    return commands.run(arguments)
+
+
 def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     from vistk.tuning import commands
 
@@ -99,6 +135,21 @@ COMMANDS = {
     "data": Command("check and convert data sets", _data_arguments, _data),
     "evaluate": Command(
         "score results files against the annotations", _evaluate_arguments, _evaluate, interleaved=True
+    ),
+    "report": Command(
+        "runs as one HTML page, from the table to the frames behind it",
+        _report_arguments,
+        _report,
+        interleaved=True,
+    ),
+    "show": Command(
+        "pictures of one video of a run: strips, timelines, what its trackers decided by",
+        _show_arguments,
+        _show,
+        interleaved=True,
+    ),
+    "track": Command(
+        "track a video file, a folder of frames or a camera", _track_arguments, _track, interleaved=True
     ),
     "trackers": Command(
         "list the trackers that tracker=<name> takes, with their knobs", _trackers_arguments, _trackers

@@ -1,0 +1,1 @@
+"""``vistk track``: a video, a folder of frames or a camera to tracks."""
