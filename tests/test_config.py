@@ -461,7 +461,7 @@ def test_default_run() -> None:
     assert isinstance(config, RunConfig)
     assert config.choices == {
         **{"tracker": "visage", "data": "synthetic", "segmenter": "tiny", "train": "video"},
-        "cache": "off",
+        **{"cache": "off", "logger": "auto"},
     }
     assert composed.run_dir == Path("runs/synthetic/visage/default")
     assert set(config.evaluation.rows) <= set(tracker_names())

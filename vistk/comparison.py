@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -219,7 +218,7 @@ def compare(
     Beside the results of a split that cannot be scored lies ``submission.zip``, for a server.
 
     Args:
-        facts: further entries of the table's card.
+        facts: further entries of the table's card, "command" among them.
 
     Returns:
         Path of ``metrics.json``.
@@ -323,7 +322,7 @@ def _card(
         "test size": f"short side {side}" if side else "as the files are",
         "rescored": config.evaluation.rescore,
         "score threshold": f"{config.evaluation.track_score} (AssA, IDF1)",
-        **facts,
+        **{name: fact for name, fact in facts.items() if name != "command"},
         **({"pixel decoder": arithmetic} if arithmetic else {}),
         "device": device,
         "frames/s": f"{sum(speeds) / len(speeds):.0f} ({timed})" if speeds else None,
@@ -332,7 +331,7 @@ def _card(
         "processes": accelerator.num_processes,
         "precision of training": accelerator.mixed_precision,
         "torch": torch.__version__,
-        "command": "experiments/run.py " + " ".join(sys.argv[1:]),
+        "command": facts["command"],
     }
 
 

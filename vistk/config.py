@@ -45,6 +45,7 @@ from vistk.data.config import (
 )
 from vistk.engine.cache import MODES, CacheConfig
 from vistk.engine.infer import EvalConfig
+from vistk.engine.loggers import AUTO, NONE, LoggerConfig, ServiceLoggerConfig
 from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
 from vistk.files import write_text
 from vistk.models.precision import PrecisionConfig
@@ -60,6 +61,7 @@ LEFT_BEHIND = ("log.jsonl", "checkpoints", "rows", "metrics.json", "weights.safe
 NEUTRAL_KEYS = (
     *("run_dir", "resume", "*.num_workers", "train.log_every", "train.checkpoint_every"),
     *("cache", "choices.cache", "cache.dir", "cache.max_gb", "cache.mask_features"),
+    *("logger", "choices.logger", "logger.*"),
 )
 """Keys (patterns) that do not change results: left out of the run directory's name and of the hash."""
 
@@ -75,6 +77,7 @@ class RunConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     choices: dict[str, str] = field(default_factory=dict)  # chosen option of each group; set by compose
     preset: str | None = None  # published model whose words come before those that are said
     seed: int = 0
@@ -94,6 +97,14 @@ DATA_SETS = {
     "coco": CocoConfig,
 }
 
+LOGGERS = {
+    AUTO: LoggerConfig,
+    NONE: LoggerConfig,
+    "tensorboard": LoggerConfig,
+    "wandb": ServiceLoggerConfig,
+    "trackio": ServiceLoggerConfig,
+}
+
 DEFAULT_SCHEMA = Schema(
     RunConfig,
     {
@@ -104,6 +115,7 @@ DEFAULT_SCHEMA = Schema(
             "video", {"video": TrainConfig, "stills": StillsTrainConfig, "joint": JointTrainConfig}
         ),
         "cache": options("off", dict.fromkeys(("off", *MODES), CacheConfig)),
+        "logger": options(AUTO, LOGGERS),
     },
     shorthands={"preset": lambda name: get_preset(name).words()},
 )

@@ -20,6 +20,7 @@ from vistk.comparison import commit, compare
 from vistk.config import Composed, RunConfig, config_hash, save
 from vistk.data.clips import training_clips
 from vistk.data.mixing import ClipSource
+from vistk.engine.loggers import AUTO, PACKAGES, RunLogger, choose, forget
 from vistk.engine.train import train
 from vistk.files import file_hash
 from vistk.models.checkpoints import save_weights
@@ -33,6 +34,7 @@ from vistk.start_weights import load_start_weights, start_weights
 from vistk.trackers.ablations import ABLATIONS
 from vistk.trackers.base import Tracker
 from vistk.trackers.registry import get_tracker
+from vistk.watching import make_logger, make_sampler, results_of
 
 WEIGHTS = "weights.safetensors"
 """What a run trains, in its directory."""
@@ -50,19 +52,20 @@ def run(composed: Composed) -> Path:
         OSError: a file cannot be read or written.
         vistk.engine.train.Interrupted: stopped on request; the same words resume.
     """
-    accelerator = _accelerator(composed.config)
+    logger = choose(composed.config.choices["logger"])
+    accelerator = _accelerator(composed.config, composed.run_dir, logger)
     if not accelerator.is_main_process:
-        return _run(composed, accelerator)
+        return _run(composed, accelerator, logger)
     composed.run_dir.mkdir(parents=True, exist_ok=True)
     try:
         # After Ctrl-C a launcher may return before its child has written the checkpoint.
         with FileLock(composed.run_dir / ".lock", timeout=1):  # longer than a sweep's look at it
-            return _run(composed, accelerator)
+            return _run(composed, accelerator, logger)
     except Timeout:
         raise ConfigError(f"{composed.run_dir} is in use by another process; wait for it to end") from None
 
 
-def _run(composed: Composed, accelerator: Accelerator) -> Path:
+def _run(composed: Composed, accelerator: Accelerator, logger_name: str | None) -> Path:
     config: RunConfig = composed.config
     run_dir = composed.run_dir
     require_usable(config.precision, accelerator.device)
@@ -97,13 +100,41 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
     rows = build_rows(config, segmenter, tracker, accelerator)
     if not config.resume and accelerator.is_main_process:
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-        metrics_path.unlink(missing_ok=True)
+        forget(run_dir)
+        for path in (metrics_path, run_dir / "log.jsonl"):
+            path.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
-    if data.training is not None:
-        clips = training_clips(data.training, config.data, data.stills)
-        accelerator.print(_training_said(config, data))
-        _train(composed, fits, segmenter, tracker, clips, data.categories, accelerator)
+    with make_logger(logger_name, composed, data, accelerator) as logger:
+        if data.training is not None:
+            clips = training_clips(data.training, config.data, data.stills)
+            accelerator.print(_training_said(config, data))
+            if logger_name is None and config.choices["logger"] == AUTO:
+                accelerator.print(
+                    f"no curves but log.jsonl: TensorBoard is not installed ({PACKAGES['tensorboard']})"
+                )
+            _train(composed, fits, segmenter, tracker, clips, data, accelerator, logger)
+        elif config.choices["logger"] != AUTO:  # which is for runs that train
+            logger.begin(0)
+        path = _evaluate(composed, segmenter, tracker, rows, data, start, began_at, accelerator)
+        if logger.began:
+            step = 0 if data.training is None else config.train.steps
+            logger.log(results_of(path), step, again=True)
+    return path
+
+
+def _evaluate(
+    composed: Composed,
+    segmenter: Segmenter,
+    tracker: Tracker[Any],
+    rows: Mapping[str, Tracker[Any]],
+    data: RunData,
+    start: Path | None,
+    began_at: str | None,
+    accelerator: Accelerator,
+) -> Path:
+    """Every row over every split, with the card's facts; gives the path of ``metrics.json``."""
+    config, run_dir = composed.config, composed.run_dir
     _same_on_all_processes(segmenter, accelerator)
     for row in rows.values():
         if row.state_dict():  # those with heads have the trained ones: build_rows left out all others
@@ -115,7 +146,7 @@ def _run(composed: Composed, accelerator: Accelerator) -> Path:
         start_hash = file_hash(*files_of(start)) if start else None
         facts["weights hash"] = start_hash if data.training is None else file_hash(run_dir / WEIGHTS)
         facts["start weights hash"] = start_hash
-    facts |= data.notes
+    facts |= {**data.notes, "command": " ".join(["experiments/run.py", *composed.overrides])}
     return compare(config, run_dir, segmenter, rows, data.evaluation, accelerator, facts)
 
 
@@ -145,8 +176,9 @@ def _train(
     segmenter: Segmenter,
     tracker: Tracker[Any],
     clips: ClipSource,
-    categories: Mapping[int, str],
+    data: RunData,
     accelerator: Accelerator,
+    logger: RunLogger,
 ) -> None:
     """Train what the configuration says, and save the weights of both."""
     config: RunConfig = composed.config
@@ -163,13 +195,24 @@ def _train(
         f"{'frozen' if settings.freeze_segmenter else 'trained'}), tracker {config.choices['tracker']} "
         f"({_millions(tracker)})"
     )
-    workers = config.data.num_workers
-    train(segmenter, tracker, clips, settings, accelerator, composed.run_dir, config.seed, workers)
+    sampler = make_sampler(config, data, composed.run_dir)
+    train(
+        segmenter,
+        tracker,
+        clips,
+        settings,
+        accelerator,
+        composed.run_dir,
+        config.seed,
+        config.data.num_workers,
+        logger,
+        sampler,
+    )
     if accelerator.is_main_process:
         facts = {
             "segmenter": dataclasses.asdict(config.segmenter),
             "tracker": config.choices["tracker"],
-            "categories": {str(k): v for k, v in categories.items()},
+            "categories": {str(k): v for k, v in data.categories.items()},
             "words": list(composed.overrides),
         }
         save_weights(composed.run_dir / WEIGHTS, _joined(segmenter, tracker), facts)
@@ -179,11 +222,13 @@ def _millions(module: nn.Module) -> str:
     return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
 
 
-def _accelerator(config: RunConfig) -> Accelerator:
+def _accelerator(config: RunConfig, run_dir: Path, logger: str | None) -> Accelerator:
     # Without cpu=True a machine without a GPU starts processes that each believe to be alone.
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         gradient_accumulation_steps=config.train.accumulate,
+        log_with=logger,
+        project_dir=run_dir,
         # The others wait while one process scores a large split, longer than the usual ten minutes.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )

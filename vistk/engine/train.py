@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from vistk.data.clips import make_loader
 from vistk.data.mixing import ClipSource
 from vistk.engine.checkpoint import Checkpoints
-from vistk.engine.journal import JsonLines
+from vistk.engine.journal import TrainingLog
+from vistk.engine.loggers import RunLogger
 from vistk.engine.progress import progress_bar
+from vistk.engine.samples import Sampler
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
 from vistk.models.segmenter import Segmenter
 from vistk.ops.points import ClipPointSampler
@@ -224,6 +225,8 @@ def train(
     run_dir: Path,
     seed: int,
     num_workers: int = 0,
+    logger: RunLogger | None = None,
+    sampler: Sampler | None = None,
 ) -> None:
     """Train in place.
 
@@ -237,6 +240,8 @@ def train(
         dataset: clips of ``config.num_frames`` frames.
         run_dir: gets ``log.jsonl`` and ``checkpoints/``; a checkpoint found there is resumed.
         seed: of the whole run.
+        logger: shows the numbers of ``log.jsonl``, and the samples; whoever made it closes it.
+        sampler: predicts a video now and then, on the main process. Neither changes a number.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
@@ -268,14 +273,17 @@ def train(
         pin_memory=accelerator.device.type == "cuda",
     )
     batches = iter(loader)
-    log = JsonLines(run_dir / "log.jsonl", keep_below=start) if accelerator.is_main_process else None
+    clips = config.batch_size * config.accumulate * accelerator.num_processes
+    log = TrainingLog(run_dir / "log.jsonl", start, clips, accelerator, logger)
     bar = progress_bar(accelerator, total=config.steps, initial=start, desc="train", unit="step")
     with Interrupt().watch() as interrupt, bar:
         for step in range(start, config.steps):
+            began = time.perf_counter()
             torch.manual_seed(_mix(seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * lr_factor(config, step)
             mean: dict[str, Tensor] = {}
+            norm: Tensor | float | None = None
             for micro in range(config.accumulate):
                 batch = next(batches).to(accelerator.device, non_blocking=True)
                 seeds = _clip_seeds(seed, step * config.accumulate + micro, config.batch_size, accelerator)
@@ -286,14 +294,19 @@ def train(
                         mean[name] = mean.get(name, 0.0) + loss.detach().float() / config.accumulate
                     accelerator.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
                     if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
+                        norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
                     optimizer.step()
                     optimizer.zero_grad()
             done = step + 1
+            log.count(time.perf_counter() - began)
             stop = interrupt.agreed(accelerator)
             if done % config.log_every == 0 or done == config.steps or stop:
-                _log(log, bar, accelerator, step, mean, optimizer.param_groups[0]["lr"])
+                log.write(done, mean, optimizer.param_groups[0]["lr"], norm, bar)
             bar.update()
+            if sampler is not None and accelerator.is_main_process and sampler.due(done, config.steps):
+                picture = sampler.take(segmenter, tracker, done)
+                if logger is not None:
+                    logger.image("sample", picture, done)
             if done % config.checkpoint_every == 0 or done == config.steps or stop:
                 checkpoints.save(done)
             if stop:
@@ -324,27 +337,3 @@ def _refuse_not_finite(losses: dict[str, Tensor], step: int) -> None:
         raise FloatingPointError(
             f"loss {bad} is not finite at step {step + 1}; lower train.lr or train.clip_norm"
         )
-
-
-def _log(
-    log: JsonLines | None,
-    bar: tqdm,
-    accelerator: Accelerator,
-    step: int,
-    losses: dict[str, Tensor],
-    lr: float,
-) -> None:
-    """Mean losses over processes to the log and, summed by kind, to the progress bar."""
-    names = sorted(losses)
-    values = accelerator.reduce(torch.stack([losses[name] for name in names]), "mean").tolist()
-    if log is None:
-        return
-    row = dict(zip(names, values, strict=True))
-    log.write({"step": step + 1, "lr": lr, "loss": sum(values), **row, "time": time.time()})
-    kinds: dict[str, float] = {}
-    for name, value in row.items():
-        kind = name.rstrip("0123456789").rstrip("_")
-        kinds[kind] = kinds.get(kind, 0.0) + value
-    bar.set_postfix(
-        refresh=False, **{"loss": f"{sum(values):.3f}"} | {k: f"{v:.3f}" for k, v in kinds.items()}
-    )

@@ -29,6 +29,7 @@ NOT_TRAINING = (
     "resume",
     "evaluation",
     "cache",
+    "logger",
     "tracker",
     "train.log_every",
     "train.checkpoint_every",
@@ -39,7 +40,10 @@ NOT_TRAINING = (
 )
 """Keys (or sections) that do not change what is trained. Seeds and trackers are looked at apart."""
 
-OWN = ("run_dir", "resume", "weights", "eval_only", "evaluation.rows", "cache", "choices", "*.num_workers")
+OWN = (
+    *("run_dir", "resume", "weights", "eval_only", "evaluation.rows", "cache", "logger", "choices"),
+    "*.num_workers",
+)
 """Keys (or sections) in which the configuration of a run may differ from what its row says."""
 
 
