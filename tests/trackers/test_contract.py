@@ -139,6 +139,19 @@ class StateInModule(MinVIS):
         return super().step(self.mine, frame)
 
 
+class StateHandedOut(MinVIS):
+    """Every video gets the one state that the module keeps."""
+
+    def __init__(self, config: MinVISConfig, **sizes: Any) -> None:
+        super().__init__(config, **sizes)
+        self.seen: dict[str, int] = {}
+
+    def start(self) -> MinVISState:
+        state = super().start()
+        state.seen = self.seen  # type: ignore[attr-defined]
+        return state
+
+
 class StateInClass(MinVIS):
     """Counts track ids for all videos together."""
 
@@ -302,6 +315,7 @@ class WeightsOutsideStateDict(VISAGE):
         (QueryTwice, contract.check_frames, "a query is in two tracks"),
         (StateInModule, contract.check_streams_do_not_mix, "streams mix"),
         (StateInClass, contract.check_streams_do_not_mix, "streams mix"),
+        (StateHandedOut, contract.check_streams_do_not_mix, "the states of two videos share dict"),
         (WritesQueries, contract.check_input_unchanged, r"step\(\) or finish\(\) changed"),
         (WritesOutput, contract.check_input_unchanged, r"describe\(\) changed"),
         (WritesLabels, contract.check_input_unchanged, r"losses\(\) changed"),

@@ -44,8 +44,16 @@ def describer_part(tracker: Tracker[Any]) -> str:
 
 
 def _code(cls: type[Tracker[Any]]) -> str:
-    """The text of a class and of those it derives from; nothing where there is none, as in a notebook."""
-    own = [base for base in cls.__mro__ if issubclass(base, Tracker) and base is not Tracker]
+    """The text of a class and of those it derives from; nothing where there is none."""
+    return "".join(_text(base) for base in cls.__mro__ if issubclass(base, Tracker) and base is not Tracker)
+
+
+def _text(cls: type) -> str:
+    """The text of a class; of one in a notebook that of its functions, which alone is in reach there."""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        own = [function for function in vars(cls).values() if inspect.isfunction(function)]
     try:
         return "".join(map(inspect.getsource, own))
     except (OSError, TypeError):

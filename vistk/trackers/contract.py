@@ -31,6 +31,7 @@ from vistk.trackers.contract_runs import (
     histories,
     losses_of,
     made_up,
+    mutable_parts,
     near,
     require_equal,
     require_optimal,
@@ -86,6 +87,13 @@ def check_streams_do_not_mix(subject: Subject) -> None:
     for pair in zip(first, second, strict=True):
         for i, frame in enumerate(pair):
             together[i].append(tracker.step(states[i], frame))
+    first_parts, second_parts = map(mutable_parts, states)
+    shared = first_parts.keys() & second_parts.keys() - mutable_parts(tracker.config).keys()
+    subject.require(
+        not shared,
+        f"the states of two videos share {', '.join(sorted(first_parts[i] for i in shared))}: start() is to "
+        "make what a video needs anew",
+    )
     for i in (0, 1):
         rewritten = tracker.finish(states[i])
         together[i] = together[i] if rewritten is None else rewritten

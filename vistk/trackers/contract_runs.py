@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -190,6 +191,32 @@ def require_same(
             subject.require(
                 torch.allclose(a.mask_logits, b.mask_logits, atol=ATOL), f"{message} (frame {t}: other masks)"
             )
+
+
+def mutable_parts(value: Any) -> dict[int, str]:
+    """Whatever can be written into, all the way down: types of lists, dicts, sets and objects, by identity.
+
+    Tensors and arrays are left out, which may be constants, and so are modules.
+    """
+    found: dict[int, str] = {}
+    waiting, seen = [value], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or callable(value) or isinstance(value, torch.Tensor | np.ndarray):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, Collection) and not isinstance(value, str | bytes):
+            waiting.extend(value)
+        elif hasattr(value, "__dict__"):
+            waiting.extend(vars(value).values())
+        else:
+            continue
+        settings = getattr(value, "__dataclass_params__", None)
+        if not (settings and settings.frozen) and not isinstance(value, tuple | frozenset):
+            found[id(value)] = type(value).__name__
+    return found
 
 
 def require_similarities(
