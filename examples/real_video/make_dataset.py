@@ -38,6 +38,7 @@ from video import read_frames, sample_background
 from vistk.ops.masks import decode, encode
 from vistk.structures import RLE
 
+CATEGORIES = [{"id": 1, "name": "person", "supercategory": "person"}]
 MIN_VISIBLE_AREA = 60  # source pixels; a smaller sliver of a person is written as absent
 MIN_VISIBLE_FRAMES = 2  # a person seen in fewer frames of a clip has no identity to follow
 
@@ -137,7 +138,7 @@ def annotate(clip: Clip, video_id: int, scan: Scan, size: tuple[int, int]) -> li
     for t, index in enumerate(clip.frames):
         shared = share_pixels(decode(scan.masks[index]), scan.boxes[index])
         for person, source_mask in shared.items():
-            mask = _resized(source_mask, size)
+            mask = resized(source_mask, size)
             box = mask_box(mask)
             if source_mask.sum() < MIN_VISIBLE_AREA or box is None:
                 continue
@@ -162,7 +163,7 @@ def annotate(clip: Clip, video_id: int, scan: Scan, size: tuple[int, int]) -> li
     return [e for e in entries if sum(m is not None for m in e["segmentations"]) >= MIN_VISIBLE_FRAMES]
 
 
-def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A bool mask at ``(width, height)``; a pixel is set if at least half of it is covered."""
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(picture.resize(size, Image.Resampling.BOX)) >= 128
@@ -259,7 +260,7 @@ def _split_content(clips: list[Clip], scan: Scan, size: tuple[int, int], source:
         annotations += annotate(clip, video_id, scan, size)
     return {
         "info": {"description": f"Pseudo-labels from background subtraction in {source}"},
-        "categories": [{"id": 1, "name": "person", "supercategory": "person"}],
+        "categories": CATEGORIES,
         "videos": videos,
         "annotations": [{"id": n, **a} for n, a in enumerate(annotations, start=1)],
     }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from foreground import Background, median_background
@@ -20,6 +23,24 @@ def read_frames(video: Path) -> Iterator[np.ndarray]:
         ModuleNotFoundError: PyAV is not installed.
         ValueError: PyAV finds no video in the file.
     """
+    with _opened(video) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def frame_rate(video: Path) -> Fraction:
+    """Frames a second as the container says, 10 where it does not.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError, ValueError: as :func:`read_frames`.
+    """
+    with _opened(video) as container:
+        return container.streams.video[0].average_rate or Fraction(10)
+
+
+@contextmanager
+def _opened(video: Path) -> Iterator[Any]:
+    """An ``av`` container with a video stream."""
     if not video.is_file():
         raise FileNotFoundError(f"video not found: {video}")
     try:
@@ -30,8 +51,7 @@ def read_frames(video: Path) -> Iterator[np.ndarray]:
         with av.open(str(video)) as container:
             if not container.streams.video:
                 raise ValueError(f"{video}: no video stream in this file")
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+            yield container
     except av.error.FFmpegError as error:
         raise ValueError(f"{video}: not readable as a video ({error})") from error
 
