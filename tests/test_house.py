@@ -53,10 +53,10 @@ def test_modules_say_what_they_are(path: Path) -> None:
     assert not source or ast.get_docstring(ast.parse(source)), f"{path} has no docstring"
 
 
-@pytest.mark.parametrize("name", ["run", "test"])
+@pytest.mark.parametrize("name", ["run", "look", "test"])
 def test_readme_commands_are_found(readme_commands: ModuleType, name: str) -> None:
     found = readme_commands.command((ROOT / "README.md").read_text(encoding="utf-8"), name)
-    assert {"run": "experiments/run.py", "test": "pytest"}[name] in found
+    assert {"run": "experiments/run.py", "look": "vistk show", "test": "pytest"}[name] in found
 
 
 def test_readme_command_is_taken_verbatim(readme_commands: ModuleType) -> None:
