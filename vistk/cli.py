@@ -143,7 +143,7 @@ COMMANDS = {
         interleaved=True,
     ),
     "show": Command(
-        "pictures of one video of a run: strips, timelines, what its trackers decided by",
+        "draw a video of a run: strips, timelines, similarities",
         _show_arguments,
         _show,
         interleaved=True,
