@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vistk.engine.predict import predict
-    from vistk.engine.stream import Stream, push_together
+    from vistk.engine.stream import Stream, StreamError, push_together
     from vistk.engine.supervision import from_supervision, to_supervision
     from vistk.published import load_published
 
-__all__ = ["Stream", "from_supervision", "load_published", "predict", "push_together", "to_supervision"]
+__all__ = [
+    "Stream",
+    "StreamError",
+    "from_supervision",
+    "load_published",
+    "predict",
+    "push_together",
+    "to_supervision",
+]
 
 _HOMES = {
     "Stream": "vistk.engine.stream",
+    "StreamError": "vistk.engine.stream",
     "from_supervision": "vistk.engine.supervision",
     "load_published": "vistk.published",
     "predict": "vistk.engine.predict",
