@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,9 +140,64 @@ def test_a_file_that_breaks_off(tmp_path):
     path = write_video(tmp_path / "a.mkv", [f.copy() for f in noise(20)], "ffv1")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    frames = [frame for frame in read(path) if frame.image is not None]
+    with open_source(path) as source:
+        assert source.broken is None
+        frames = [frame for frame in source.frames() if frame.image is not None]
+        assert source.broken == f"{path} breaks off after {len(frames)} of about 20 frames"
     assert 5 < len(frames) < 12
     np.testing.assert_array_equal(frames[4].image, noise(20)[4])
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mjpeg"), ("a.mkv", "ffv1")])
+@pytest.mark.parametrize("selection", [None, Selection(limit=3), Selection(end=0.5)])
+def test_a_whole_file_does_not_break_off(tmp_path, name, codec, selection):
+    with open_source(write_video(tmp_path / name, grey(VALUES), codec)) as source:
+        assert list(source.frames(selection))
+        assert source.broken is None
+
+
+@pytest.mark.parametrize("rate", [10, Fraction(30000, 1001)])
+def test_a_file_that_lacks_its_last_frames(tmp_path, rate):
+    path = write_video(tmp_path / "a.avi", noise(20), "ffv1", rate=rate)
+    with open_source(path) as source:
+        starts = [packet.pos for packet in source.container.demux(source.stream)]
+    path.write_bytes(path.read_bytes()[: starts[17]])
+    with open_source(path) as source:
+        assert len([frame for frame in source.frames() if frame.image is not None]) == 17
+        assert source.broken == f"{path} breaks off after 17 of about 20 frames"
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_a_disk_that_fails_is_no_end(tmp_path, camera, endless):
+    with open_source("3" if endless else tmp_path / "a.avi") as source:
+        demux = source.container.demux
+
+        def failing(stream):
+            yield from islice(demux(stream), 4)
+            raise av.error.OSError(5, "Input/output error")
+
+        real, source.container = source.container, SimpleNamespace(demux=failing, close=lambda: None)
+        if endless:  # what was filmed before the camera was unplugged is not lost
+            assert greys(source.frames()) == [0, 10, 20, 30]
+            assert source.broken == "camera 3 breaks off after 4 frames (Input/output error)"
+        else:
+            with pytest.raises(OSError, match=r"a\.avi cannot be read any further \(Input/output error\)"):
+                list(source.frames())
+        real.close()
+
+
+def test_what_is_on_the_disk_may_be_broken(tmp_path):
+    with open_source(write_video(tmp_path / "b.mp4", grey(VALUES))) as source:
+        demux = source.container.demux
+
+        def failing(stream):
+            yield from islice(demux(stream), 4)
+            raise av.error.InvalidDataError(1094995529, "Invalid data")
+
+        real, source.container = source.container, SimpleNamespace(demux=failing, close=lambda: None)
+        assert greys(source.frames()) == [0, 10, 20, 30]
+        assert source.broken == f"{tmp_path / 'b.mp4'} breaks off after 4 of about 20 frames (Invalid data)"
+        real.close()
 
 
 def noise(count, size=(48, 64)):
@@ -239,6 +295,7 @@ def test_folders_are_read_in_natural_order(tmp_path):
     folder = save(tmp_path / "clip", f10_png=ten, f2_png=two, f1_jpg=one)
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.png").write_text("no image")
+    (folder / "folder.png").mkdir()
     with open_source(folder) as source:
         assert (source.name, source.rate, source.count) == ("clip", 25, 3)
         assert source.files == ["f1.jpg", "f2.png", "f10.png"]
@@ -283,8 +340,11 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(VideoFileError, match=r"holds no image, expected files that end in \.jpg or \.png"):
         open_source(tmp_path)
     save(tmp_path, a_png=grey([0])[0], a_jpg=grey([0])[0])
+    save(tmp_path, **{"a.k_png": grey([0])[0]})  # comes between the two
     with pytest.raises(VideoFileError, match=r"has both a\.jpg and a\.png, expected one of them"):
         open_source(tmp_path)
+    with pytest.raises(FileNotFoundError, match="the input is an empty name"):
+        open_source("")
 
 
 def test_another_source_has_another_identity(tmp_path):

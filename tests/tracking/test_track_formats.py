@@ -92,11 +92,11 @@ def test_what_is_spooled_can_be_read_again_and_again(spool):
     first, second = list(spool), list(spool)
     assert first == second
     assert first[1] == image(1, TrackRow(0, 1, 0.9, LEFT), TrackRow(4, 1, 0.5, MIDDLE))
-    assert spool.labels == {4: 1, 0: 1}
+    assert spool.last == {4: (1, 0.5), 0: (1, 0.9)}
 
 
 def test_mots_has_no_overlaps_and_one_class_a_track(tmp_path, spool):
-    write_mots(tmp_path, "clip", spool, spool.labels, {3: "person", 10: "monkey"}, numbers=False)
+    write_mots(tmp_path, "clip", spool, spool.last, {3: "person", 10: "monkey"}, numbers=False)
     lines = [line.split() for line in (tmp_path / "clip.txt").read_text().splitlines()]
     assert [line[:5] for line in lines] == [
         ["0", "11004", "11", "5", "7"],  # of monkeys, whose id marks what is to be ignored
@@ -109,7 +109,7 @@ def test_mots_has_no_overlaps_and_one_class_a_track(tmp_path, spool):
 
 
 def test_mots_numbers_frames_as_their_files(tmp_path, spool):
-    write_mots(tmp_path, "clip", spool, spool.labels, {1: "a", 2: "b"}, numbers=True)
+    write_mots(tmp_path, "clip", spool, spool.last, {1: "a", 2: "b"}, numbers=True)
     assert [line.split()[0] for line in (tmp_path / "clip.txt").read_text().splitlines()] == ["0", "3", "3"]
 
 
@@ -117,9 +117,25 @@ def test_mots_renumbers_more_than_a_thousand_tracks(tmp_path):
     spool = Spool(tmp_path)
     for number, track_id in enumerate((5, 1000, 7)):
         spool.add(image(number, TrackRow(track_id, track_id % 2, 0.9, LEFT)))
-    write_mots(tmp_path, "clip", spool, spool.labels, {1: "a", 2: "b"}, numbers=False)
+    assert write_mots(tmp_path, "clip", spool, spool.last, {1: "a", 2: "b"}, numbers=False) == 0
     found = [line.split()[1] for line in (tmp_path / "clip.txt").read_text().splitlines()]
     assert found == ["2000", "1000", "2001"]
+    spool.close()
+
+
+def test_mots_leaves_out_the_lowest_of_more_than_a_thousand_tracks_of_a_class(tmp_path):
+    """Of 1003 tracks the second, third and last are the lowest; the one of the other class stays."""
+    spool = Spool(tmp_path)
+    scores = [0.5 + t / 4000 for t in range(1003)]
+    scores[1], scores[2], scores[1002] = 0.31, 0.32, 0.33
+    for t, score in enumerate(scores):
+        spool.add(image(t, TrackRow(t, 0, score, LEFT)))
+    spool.add(image(1003, TrackRow(1003, 1, 0.3, LEFT)))
+    assert write_mots(tmp_path, "clip", spool, spool.last, {1: "a", 2: "b"}, numbers=False) == 3
+    lines = [line.split()[:2] for line in (tmp_path / "clip.txt").read_text().splitlines()]
+    kept = [t for t in range(1002) if t not in (1, 2)]
+    assert lines == [[str(3 * t), str(1000 + i)] for i, t in enumerate(kept)] + [["3009", "2000"]]
+    spool.close()
 
 
 def test_classes_of_mots():
@@ -131,7 +147,7 @@ def test_classes_of_mots():
 
 def test_coco_video(tmp_path, spool):
     write_coco_video(
-        tmp_path / "c.json", "clip", spool, spool.labels, {3: "person", 10: "monkey"}, None, SIZE
+        tmp_path / "c.json", "clip", spool, {4: 1, 0: 1}, {3: "person", 10: "monkey"}, None, SIZE
     )
     content = read(tmp_path / "c.json")
     assert content["videos"] == [{"id": 1, "name": "clip", "height": 5, "width": 7}]

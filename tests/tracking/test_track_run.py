@@ -15,7 +15,7 @@ import torch
 from made_videos import write_video
 from PIL import Image
 from pycocotools import mask as coco_mask
-from track_cases import FRAMES, clip, read, save_frames, stop_after, track, write_run_weights
+from track_cases import FRAMES, clip, overlay, read, save_frames, stop_after, track, write_run_weights
 
 import vistk
 from vistk.data.config import SyntheticConfig
@@ -75,12 +75,6 @@ def require_same(found, expected):
         assert (one["video_id"], one["category_id"]) == (other["video_id"], other["category_id"])
         assert one["segmentations"] == other["segmentations"]
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
-
-
-def overlay(path):
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        return stream.average_rate, [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])
@@ -224,14 +218,19 @@ def test_another_video_is_refused(tmp_path, folder):
 
 def test_files_of_somebody_else_are_not_touched(tmp_path, folder):
     (tmp_path / "results.json").write_text("mine")
-    with pytest.raises(TrackingError, match=r"holds results\.json of another command"):
-        track(folder, "-o", tmp_path)
+    for words in ((), ("--overwrite",)):
+        with pytest.raises(
+            TrackingError, match=r"holds results\.json, and no about\.json that says who wrote"
+        ):
+            track(folder, "-o", tmp_path, *words)
     assert (tmp_path / "results.json").read_text() == "mine"
     (tmp_path / "results.json").unlink()
-    (tmp_path / "about.json").write_text("{}")
-    with pytest.raises(TrackingError, match=r"about\.json is damaged"):
-        track(folder, "-o", tmp_path)
-    assert track(folder, "-o", tmp_path, "--overwrite", "--limit", 2) == 0
+    for text in ("{}", "[]", "mine", '{"asked": {}, "made": null, "files": []}'):
+        (tmp_path / "about.json").write_text(text)
+        for words in ((), ("--overwrite",)):
+            with pytest.raises(TrackingError, match=r"about\.json is damaged, or no file of ours"):
+                track(folder, "-o", tmp_path, *words)
+        assert (tmp_path / "about.json").read_text() == text
 
 
 def test_what_was_kept_is_not_segmented_again(tmp_path, folder, segmented):
@@ -325,6 +324,8 @@ def test_without_the_library_of_videos(tmp_path, monkeypatch, folder):
 
 
 def test_a_device_that_is_not_there(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="the input is an empty name, expected a video"):
+        track("", "-o", tmp_path)
     with pytest.raises(TrackingError, match=r"device 'nonsense' cannot be used .*; expected cpu, cuda or"):
         track(folder, "-o", tmp_path, "--device", "nonsense")
 

@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import signal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from PIL import Image
@@ -62,6 +64,13 @@ def write_run_weights(path: Path, tracker: str, *words: str, **facts: Any) -> Pa
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def overlay(path: Path) -> tuple[Fraction | None, list[np.ndarray]]:
+    """Frames/s and pictures of a video."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return stream.average_rate, [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
 
 def stop_after(monkeypatch: Any, count: int) -> None:

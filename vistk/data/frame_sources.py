@@ -75,6 +75,7 @@ class Source(ABC):
         endless: whether it goes on until somebody stops it.
         files: names of the images of a folder; None of others.
         identity: what it is, in plain values: another source has others.
+        broken: a sentence about what is missing at its end, once the end was reached; None = nothing is.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Source(ABC):
     endless: bool = False
     files: Sequence[str] | None = None
     identity: Mapping[str, Any]
+    broken: str | None = None
 
     def frames(self, selection: Selection | None = None) -> Iterator[SourceFrame]:
         """The frames that are wanted; can be asked for once.
@@ -114,15 +116,19 @@ class ImageFolder(Source):
     """Image files in natural order: 2.jpg before 10.jpg."""
 
     def __init__(self, folder: Path, rate: Fraction) -> None:
-        paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+        paths = [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
+        ]
         if not paths:
             raise VideoFileError(f"{folder} holds no image, expected files that end in .jpg or .png")
         self.paths = sorted(paths, key=lambda path: natural_key(path.name))
-        for before, after in zip(self.paths, self.paths[1:], strict=False):
-            if before.stem == after.stem:
-                raise VideoFileError(
-                    f"{folder} has both {before.name} and {after.name}, expected one of them"
-                )
+        by_stem: dict[str, Path] = {}
+        for path in self.paths:
+            before = by_stem.setdefault(path.stem, path)
+            if before is not path:
+                raise VideoFileError(f"{folder} has both {before.name} and {path.name}, expected one of them")
         self.name = folder.resolve().name
         self.rate, self.count = rate, len(paths)
         self.files = [path.name for path in self.paths]

@@ -6,6 +6,7 @@ Video files and cameras are read by PyAV, which is imported when one is opened.
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -46,6 +47,10 @@ def open_source(given: str | Path, rate: Fraction | None = None) -> Source:
         VideoFileError: it holds no video.
     """
     text, path = str(given), Path(given)
+    if not text:
+        raise FileNotFoundError(
+            "the input is an empty name, expected a video, a folder of images or the number of a camera"
+        )
     if path.is_dir():
         return ImageFolder(path, FOLDER_RATE if rate is None else rate)
     if rate is not None:
@@ -199,16 +204,45 @@ class _Container(Source):
         """Up to the end, or to where the file breaks off."""
         packets = self.container.demux(self.stream)
         error = require_av().error.FFmpegError
+        seen, first, last = 0, math.inf, -math.inf
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
+                self._ended(seen, last - first)
                 return
             except error as problem:
+                why = getattr(problem, "strerror", None) or str(problem)
                 if self.endless and isinstance(problem, TimeoutError):
                     raise VideoFileError(f"{self.said} gave no frame for {_CAMERA_PATIENCE:g} s") from problem
+                if isinstance(problem, OSError) and not self.endless:  # the disk, not what is on it
+                    raise OSError(f"{self.said} cannot be read any further ({why})") from problem
+                self.broken = f"{self._breaks_off(seen)} ({why})"
                 return
+            if packet.size > 0:
+                seen += 1
+                if packet.pts is not None:
+                    first, last = min(first, packet.pts), max(last, packet.pts)
             yield packet
+
+    def _ended(self, seen: int, ticks: float) -> None:
+        """Containers that break off may end like any other, but earlier than they say.
+
+        Args:
+            ticks: from the first frame to the last one.
+        """
+        if self.count is None or seen >= self.count or not self.stream.time_base:
+            return
+        lasts = max(0.0, ticks * float(self.stream.time_base)) + float(1 / self.rate)
+        a_frame = float(1 / self.rate)
+        # A number of frames is exact. A duration may be that of the sound, which often goes on for longer.
+        tolerance = a_frame / 2 if self.stream.frames else max(2 * a_frame, 0.05 * lasts)
+        if self.count * a_frame - lasts > tolerance:
+            self.broken = self._breaks_off(seen)
+
+    def _breaks_off(self, seen: int) -> str:
+        expected = "" if self.count is None else f" of about {self.count}"
+        return f"{self.said} breaks off after {seen}{expected} frames"
 
 
 def _directions(frame: Any) -> tuple[int, int, bool]:

@@ -73,41 +73,56 @@ def write_mots(
     folder: Path,
     name: str,
     images: Iterable[TrackedImage],
-    labels: Mapping[int, int],
+    tracks: Mapping[int, tuple[int, float]],
     categories: Mapping[int, str],
     numbers: bool,
-) -> None:
+) -> int:
     """``<name>.txt`` and ``classes.json``, as ``vistk data convert mots`` reads them.
 
     A line is ``frame object_id class_id height width rle``; ``object_id`` is 1000 x class + the id of the
-    track, or, where one is above 999, the tracks of each class in the order in which they come. Class 10 is
-    kept free: in MOTS it marks regions to be ignored.
+    track, or, where one is above 999, the tracks of each class in the order in which they come. Of more than
+    1000 tracks of a class, those of the lowest scores are left out. Class 10 is kept free: in MOTS it marks
+    regions to be ignored.
 
     Args:
-        labels: the class of every track.
+        tracks: class and score of every track.
         categories: name of every class by its id in the data set.
         numbers: frames are numbered as their files are named, not by their place in the source.
+
+    Returns:
+        Tracks that are left out.
     """
     classes = mots_classes(categories)
     class_of = dict(enumerate(classes))
-    instances = {identity: identity for identity in labels}
-    if max(labels, default=0) >= MOTS_A_CLASS:
-        counts: dict[int, int] = {}
-        for identity, label in labels.items():
-            instances[identity] = counts[label] = counts.get(label, -1) + 1
+    instances = {identity: identity for identity in tracks}
+    if max(tracks, default=0) >= MOTS_A_CLASS:
+        instances = _renumbered(tracks)
     with replacing(folder / f"{name}.txt") as temporary, temporary.open("w", encoding="ascii") as file:
         for image in images:
             owners = index_map(image)
             frame = int(image.name) if numbers else image.index
             for i, track in enumerate(image.tracks, 1):
                 seen = owners == i
-                if not seen.any():
+                if track.id not in instances or not seen.any():
                     continue
-                class_id = class_of[labels[track.id]]
+                class_id = class_of[tracks[track.id][0]]
                 object_id = MOTS_A_CLASS * class_id + instances[track.id]
                 counts_text = encode(torch.from_numpy(seen)[None])[0]["counts"]
                 file.write(f"{frame} {object_id} {class_id} {image.size[0]} {image.size[1]} {counts_text}\n")
     write_text(folder / "classes.json", json.dumps({str(k): v for k, v in classes.items()}, indent=1) + "\n")
+    return len(tracks) - len(instances)
+
+
+def _renumbered(tracks: Mapping[int, tuple[int, float]]) -> dict[int, int]:
+    """Ids 0, 1, .. of the tracks of each class in their order, without those that find no place."""
+    of_class: dict[int, list[int]] = {}
+    for identity, (label, _) in tracks.items():
+        of_class.setdefault(label, []).append(identity)
+    found: dict[int, int] = {}
+    for members in of_class.values():
+        best = set(sorted(members, key=lambda identity: -tracks[identity][1])[:MOTS_A_CLASS])
+        found.update((identity, i) for i, identity in enumerate(one for one in members if one in best))
+    return found
 
 
 def mots_classes(categories: Mapping[int, str]) -> dict[int, str]:
@@ -197,18 +212,18 @@ class Spool:
     """Frames on disk until all are known; can be gone through again and again, and is gone with its file.
 
     Attributes:
-        labels: the last known class of every track, in the order in which the tracks came: that of the mean
-            over all frames of the track.
+        last: class and score of every track in the last frame in which it is, in the order in which the
+            tracks came.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file: TextIO = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")  # noqa: SIM115
-        self.labels: dict[int, int] = {}
+        self.last: dict[int, tuple[int, float]] = {}
 
     def add(self, image: TrackedImage) -> None:
         """The next frame."""
         self._file.write(json.dumps(list(vars(image).values())) + "\n")
-        self.labels.update((track.id, track.label) for track in image.tracks)
+        self.last.update((track.id, (track.label, track.score)) for track in image.tracks)
 
     def __iter__(self) -> Iterator[TrackedImage]:
         self._file.seek(0)

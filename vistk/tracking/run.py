@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -22,15 +21,12 @@ from vistk.data.frame_sources import Selection, Source, SourceFrame
 from vistk.data.progress import style
 from vistk.data.video_files import open_source
 from vistk.engine.stream import Stream
+from vistk.engine.stream_store import OtherStreamError
 from vistk.engine.train import Interrupt, Interrupted
 from vistk.evaluation.printing import plural
-from vistk.files import write_text
+from vistk.tracking.folder import STORE, Folder
 from vistk.tracking.model import Model, TrackingError, open_model
-from vistk.tracking.outputs import NAMES, RESULTS, Outputs, Wanted, clear
-
-ABOUT = "about.json"
-STORE = ".segmented"
-"""Folder of the queries of the frames so far; gone when all is done."""
+from vistk.tracking.outputs import RESULTS, Outputs, Wanted
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def track(
     """Track a video, or what is left of it, into ``out``.
 
     Args:
-        overwrite: replace what another command left in ``out``.
+        overwrite: replace what another command wrote into ``out``, once all is done.
         keep: leave the queries of the frames in ``out``, so that the same frames need no segmenting again.
         say: is told what a reader would want to know, line by line.
         progress: show a bar.
@@ -76,14 +72,18 @@ def track(
     with open_source(asked.given, asked.rate) as source:
         model = open_model(asked.words, device)
         say(model.said)
-        plan = _plan(asked, source, model)
-        out.mkdir(parents=True, exist_ok=True)
+        folder = Folder(out, _plan(asked, source, model))
+        if not source.endless:
+            folder.require_apart([Path(asked.given), *(Path(asked.given, n) for n in source.files or ())])
+        folder.make()
         try:
             with FileLock(out / ".lock", timeout=0):
-                if not _is_new(out, plan, overwrite):
-                    say(f"{out / 'results.json'} is there already, of the same command")
+                if folder.is_done(overwrite):
+                    say(f"{out / RESULTS} is there already, of the same command")
                     return out / RESULTS
-                return _track(asked, source, model, plan, out, keep, say, progress)
+                folder.require_ours(asked.wanted.paths(source.name))
+                folder.sweep()
+                return _track(asked, source, model, folder, keep, say, progress)
         except Timeout:
             raise TrackingError(f"{out} is in use by another process; wait for it to end") from None
 
@@ -92,36 +92,29 @@ def _track(
     asked: Asked,
     source: Source,
     model: Model,
-    plan: Mapping[str, Any],
-    out: Path,
+    folder: Folder,
     keep: bool,
     say: Callable[[str], None],
     progress: bool,
 ) -> Path:
-    selection, sides = asked.selection, plan["network"]
+    selection, out = asked.selection, folder.out
     leading, frames = _up_to_the_first(source.frames(selection), asked.given)
     first = leading[-1].image
     assert first is not None
     size = (first.shape[0], first.shape[1])
-    resumed = (out / STORE).exists()
-    if resumed:
-        say("goes on: what was segmented before is read")
+    folder.drop_other_frames()
     total = selection.expected(source.count, source.rate)
     began = time.monotonic()
     with (
         Interrupt().watch() as interrupt,
-        Stream(
-            model.segmenter,
-            model.tracker,
-            short_side=sides["short side"],
-            max_side=sides["max side"],
-            protocol=model.protocol,
-            record=True if source.endless else out / STORE,
-        ) as stream,
-        Outputs(out, asked.wanted, source, selection.every, model.categories, size) as outputs,
+        Outputs(out, asked.wanted, source, selection, model.categories, size) as outputs,
+        _stream(model, folder, source.endless, say) as stream,
         tqdm(total=total, desc=source.name, unit="frame", disable=not progress, **style()) as bar,
     ):
-        _write_about(out, plan, None)  # from here on the folder is that of this command
+        resumed = any((out / STORE).glob("*.safetensors"))
+        if resumed:
+            say("goes on: what was segmented before is read")
+        folder.claim()
         for frame in chain(leading, frames):
             if frame.image is None:
                 stream.skip()
@@ -135,8 +128,10 @@ def _track(
                 after = plural(outputs.frames, "frame")
                 raise Interrupted(f"stopped after {after}: the same command goes on from there in {out}")
         prediction = stream.close()
-        written = outputs.finish(prediction)
+        folder.take(outputs.folder, outputs.finish(prediction))
     seconds = time.monotonic() - began
+    if source.broken is not None:
+        outputs.said.append(source.broken)
     if outputs.lost:
         outputs.said.append(
             f"{outputs.lost} of {plural(outputs.frames, 'frame')} could not be decoded, and have no masks"
@@ -153,20 +148,42 @@ def _track(
         "resumed": resumed,
         "weights": str(model.weights),
         "words": list(model.words),
-        "written": written,
+        "written": outputs.written,
         "notes": outputs.said,
         "versions": _versions(),
     }
-    _write_about(out, plan, made)
+    folder.finish(made)
     if not keep:
-        shutil.rmtree(out / STORE, ignore_errors=True)
+        folder.drop_frames()
     for line in outputs.said:
         say(line)
     say(
         f"{plural(outputs.frames, 'frame')}, {plural(len(prediction.tracklets), 'tracklet')}, "
-        f"{outputs.frames / seconds:.1f} frames/s: {', '.join(written)} in {out}"
+        f"{outputs.frames / seconds:.1f} frames/s: {', '.join(outputs.written)} in {out}"
     )
     return out / RESULTS
+
+
+def _stream(model: Model, folder: Folder, endless: bool, say: Callable[[str], None]) -> Stream:
+    """A stream over what was segmented before, unless that is of no use any more."""
+    sides = folder.plan["network"]
+
+    def opened() -> Stream:
+        return Stream(
+            model.segmenter,
+            model.tracker,
+            short_side=sides["short side"],
+            max_side=sides["max side"],
+            protocol=model.protocol,
+            record=True if endless else folder.out / STORE,
+        )
+
+    try:
+        return opened()
+    except OtherStreamError:
+        say("what was segmented before is of another version, and is segmented again")
+        folder.drop_frames()
+        return opened()
 
 
 def _up_to_the_first(
@@ -190,9 +207,9 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # no such kind, none here, none of that number
+        why = str(error).strip().splitlines()[0].partition(". ")[0]  # the rest is advice to download things
         raise TrackingError(
-            f"device {name!r} cannot be used ({str(error).strip().splitlines()[0]}); expected cpu, cuda or "
-            "cuda:<number>"
+            f"device {name!r} cannot be used ({why}); expected cpu, cuda or cuda:<number>"
         ) from error
     return device
 
@@ -217,57 +234,6 @@ def _plan(asked: Asked, source: Source, model: Model) -> dict[str, Any]:
         "shown": asdict(asked.wanted),
     }
     return dict(json.loads(json.dumps(plan)))
-
-
-def _is_new(out: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether there is anything left to do; what another command left is refused, or removed.
-
-    Raises:
-        TrackingError: another command has used the folder.
-    """
-    about = out / ABOUT
-    there = [name for name in (*NAMES, STORE) if (out / name).exists()]
-    if not about.exists():
-        if there and not overwrite:
-            raise TrackingError(
-                f"{out} holds {there[0]} of another command; give another folder or say --overwrite"
-            )
-        clear(out, (*NAMES, STORE))
-        return True
-    try:
-        found = json.loads(about.read_text(encoding="utf-8"))
-        before, made = found["asked"], found["made"]
-        others = list(_differences(before, plan))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if not overwrite:
-            raise TrackingError(f"{about} is damaged; remove it, or say --overwrite") from error
-        before, made, others = {}, None, ["all of it"]
-    if not others:
-        if made is not None and (out / RESULTS).exists() and not overwrite:
-            if "camera" in plan["input"]:
-                raise TrackingError(f"{out} holds a recording; give another folder or say --overwrite")
-            return False
-    elif not overwrite:
-        raise TrackingError(
-            f"{about} is of another command: {others[0]}; give another folder or say --overwrite"
-        )
-    if overwrite:
-        same = all(before.get(part) == plan[part] for part in ("input", "network"))
-        clear(out, (*NAMES, ABOUT, *(() if same else (STORE,))))
-    return True
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    for part in here:
-        for key in {**there[part], **here[part]}:
-            old, new = there[part].get(key), here[part].get(key)
-            if old != new:
-                yield f"{part}: {key} is {old} there and {new} here"
-
-
-def _write_about(out: Path, plan: Mapping[str, Any], made: Mapping[str, Any] | None) -> None:
-    """``made`` is what came of it, None while it is at work."""
-    write_text(out / ABOUT, json.dumps({"asked": plan, "made": made}, indent=2) + "\n")
 
 
 def _versions() -> dict[str, str | None]:
