@@ -27,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(options.device)
     segmenter, tracker = build(options.tracker, device)
     images = frames_forth_and_back()
-    with tempfile.TemporaryDirectory() as folder:
-        tempfile.tempdir = folder
-        record: Any = {"unrecorded": False, "folder": Path(folder), "resumed": Path(folder)}.get(
-            options.case, True
-        )
+    with _temporary_folder() as folder:
+        record: Any = {"unrecorded": False, "folder": folder, "resumed": folder}.get(options.case, True)
         together = int(options.case.partition("streams-")[2] or 1)
 
         def streams() -> list[Stream]:
@@ -102,7 +100,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             ]
 
         if options.case == "resumed":
-            _run(options, streams(), images, lambda done: None)
+            with ExitStack() as stack:
+                _run(options, [stack.enter_context(s) for s in streams()], images, lambda done: None)
         memory: dict[int, float] = {}
 
         def look(done: int) -> None:
@@ -114,13 +113,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         _run(options, at_work, images, look)
         seconds = time.perf_counter() - started
-        disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         started = time.perf_counter()
         if record is not False:
             for stream in at_work:
                 stream.close()
         closing = time.perf_counter() - started
-        tempfile.tempdir = None
     a_frame = {
         f"{part}_ms": round(1e3 * sum(getattr(s.seconds, part) for s in at_work) / options.frames, 2)
         for part in ("segment", "associate", "record")
@@ -137,6 +135,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder where streams have their temporary folders as well, so that all can be counted."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
+
+
 def _run(
     options: argparse.Namespace,
     streams: Sequence[Stream],
@@ -151,7 +161,10 @@ def _run(
     done, said = 0, time.perf_counter()
     while done < options.frames:
         if len(streams) > 1:
-            pushed: Sequence[StreamedFrame] = push_together(streams, [next(source) for source in sources])
+            turn = min(len(streams), options.frames - done)  # the last one may be for some of them
+            pushed: Sequence[StreamedFrame] = push_together(
+                streams[:turn], [next(source) for source in sources[:turn]]
+            )
         else:
             given = list(itertools.islice(sources[0], min(window, options.frames - done)))
             pushed = streams[0].push_many(given)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import sys
+import tempfile
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # a folder of scripts, not a package
@@ -46,6 +50,31 @@ def test_a_row_for_every_case(tmp_path, monkeypatch, capsys):
     assert float(rows["unrecorded"]["disk_mib"]) == 0 < float(rows["push"]["disk_mib"])
     assert rows["unrecorded"]["close_s"] == ""
     assert float(rows["resumed"]["segment_ms"]) < float(rows["push"]["segment_ms"])
+
+
+def test_streams_together_see_as_many_frames_as_were_asked_for():
+    options = Namespace(case="streams-4", frames=30, rles=False)
+    segmenter, tracker = streaming.build("minvis", torch.device("cpu"))
+    streams = [streaming.Stream(segmenter, tracker, short_side=32, record=False) for _ in range(4)]
+    looked = []
+    streaming._run(options, streams, [np.zeros((36, 64, 3), np.uint8)] * 5, looked.append)
+    assert [stream.number for stream in streams] == [8, 8, 7, 7]
+    assert looked[-2:] == [28, 30]
+
+
+def test_temporary_folders_are_where_they_were_after_an_error(monkeypatch):
+    def broken(*_):
+        raise KeyError
+
+    monkeypatch.setattr(streaming, "_run", broken)
+    monkeypatch.setattr(streaming, "frames_forth_and_back", list)
+    before = tempfile.tempdir
+    options = Namespace(
+        case="push", frames=1, short_side=32, tracker="minvis", threads=1, device="cpu", rles=False
+    )
+    with pytest.raises(KeyError):
+        streaming.measure(options)
+    assert tempfile.tempdir == before
 
 
 def test_the_video_repeats_without_a_jump():

@@ -261,10 +261,32 @@ def test_trackio_writes_into_the_run_directory_alone(tmp_path, monkeypatch):
     assert len(rows) == 4
 
 
+OURS = (
+    *("wandb-id.txt", "samples/0000500.png", "tensorboard/events.out.tfevents.17.host.1.0"),
+    *("wandb/offline-run-1/files/config.yaml", "wandb/debug.log", "trackio/vistk.db", "trackio/media/a.png"),
+)
+
+
+def make(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
 def test_what_was_logged_can_be_forgotten(tmp_path):
-    for folder in ("tensorboard", "samples", "rows"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "file").touch()
-    (tmp_path / "wandb-id.txt").touch()
+    make(tmp_path, [*OURS, "rows/file"])
     forget(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
+def test_what_no_logger_wrote_is_not_forgotten(tmp_path):
+    own = [
+        f"{folder}/{name}"
+        for folder in ("samples", "wandb", "trackio", "tensorboard")
+        for name in ("a", "1.png")
+    ]
+    own.append("samples/0000500.png.txt")
+    make(tmp_path, [*OURS, *own])
+    forget(tmp_path)
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(own)

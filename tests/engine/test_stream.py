@@ -20,7 +20,7 @@ from streams import (
 from vistk.data.config import SyntheticConfig
 from vistk.data.synthetic import frames_of
 from vistk.data.transforms import resize_images
-from vistk.engine import infer, stream_passes, streamed_frame
+from vistk.engine import finishing, infer, stream_passes, streamed_frame
 from vistk.engine.infer import EvalConfig, track_video
 from vistk.engine.predict import predict
 from vistk.engine.stream import Stream, StreamError, push_together
@@ -130,6 +130,61 @@ def test_masks_are_finished_when_they_are_read_and_a_subset_is_of_the_best(segme
         assert rle is None or np.array_equal(decode(rle), mask.numpy())
     assert len(frame.above(2.0)) == 0
     assert frame.above(2.0).masks.shape == (0, 40, 70)
+
+
+@pytest.mark.parametrize("name", ["minvis", "mask-iou"])
+def test_a_frame_that_is_kept_holds_no_logits_but_its_own(name, segmenter, monkeypatch):
+    finished = []
+    real = finishing.finish_masks
+    monkeypatch.setattr(
+        finishing, "finish_masks", lambda logits, size: (finished.append(len(logits)), real(logits, size))[1]
+    )
+    frames, tracker = noise(8), tracker_of(name, segmenter)
+    expected = [(frame.ids.tolist(), frame.rles) for frame in pushed(Stream(segmenter, tracker), frames)]
+    finished.clear()
+    stream = Stream(segmenter, tracker, record=False)
+    found = stream.push_many(list(frames))
+    for frame in found:
+        logits = frame._masks._source.mask_logits
+        assert len(logits) == len(frame) == 10
+        assert logits.untyped_storage().nbytes() == logits.nbytes
+        none = frame.above(2.0)
+        assert none._masks._source is None
+        assert none.rles == ()
+    assert sum(finished) == (80 if name == "mask-iou" else 0)  # that tracker looks at masks
+    assert [(frame.ids.tolist(), frame.rles) for frame in found] == expected
+    assert sum(finished) == 80
+    assert all(frame._masks._source is None for frame in found)
+
+
+def test_some_masks_of_a_frame():
+    logits = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(1))
+    size = finishing.FrameSize((16, 24), (15, 23), (30, 46))
+    all_masks = finishing.FrameMasks(logits, size).finished()
+    some = finishing.FrameMasks(logits, size).finished([3, 1])
+    for query in range(5):
+        if query in (1, 3):
+            assert some[query] == all_masks[query]
+            assert some[query].rle is not None
+        else:
+            assert some[query] == (None, 0, 0)
+    assert finishing.FrameMasks(logits, size).finished([]).rles == (None,) * 5
+    assert finishing.FrameMasks(logits, size).only([3, 1]).finished().rles == (some.rles[3], some.rles[1])
+
+
+def test_frames_are_compared_by_what_they_are(segmenter, minvis):
+    a, b = Stream(segmenter, minvis).push_many(list(noise(2)))
+    assert a != b
+    assert a in {a}
+    assert b not in {a}
+
+
+def test_sides_are_whole_numbers_of_any_type(segmenter, minvis):
+    frame = noise(1, 90, 120)[0]
+    expected = Stream(segmenter, minvis, short_side=48, max_side=57).push(frame)
+    assert same_frame(
+        Stream(segmenter, minvis, short_side=np.int64(48), max_side=np.uint8(57)).push(frame), expected
+    )
 
 
 def test_frames_are_resized_for_the_network_and_masks_have_the_size_of_the_frame(segmenter, minvis):
@@ -339,7 +394,7 @@ def test_streams_of_one_segmenter_together(segmenter):
     assert push_together([], []) == []
 
 
-def test_trackers_side_by_side_share_the_pass_of_a_frame(segmenter, monkeypatch):
+def test_trackers_side_by_side_share_the_pass_of_a_frame(segmenter):
     names = ("minvis", "visage", "mask-iou", "vita", "propagation")
     trackers = [tracker_of(name, segmenter) for name in names]
     frames = noise(3)
@@ -475,6 +530,8 @@ def test_streams_that_cannot_go_together(segmenter, minvis):
     [
         ({"short_side": 0}, "short_side is 0, expected pixels, 1 or more, or None"),
         ({"max_side": 3.5}, r"max_side is 3\.5, expected pixels"),
+        ({"short_side": True}, "short_side is True, expected pixels"),
+        ({"max_side": "64"}, "max_side is '64', expected pixels"),
         ({"record": None}, "record is a NoneType, expected True, False or a folder"),
         ({"protocol": ScoringProtocol(category_ids=(1, 2))}, "expected 4 ids, one a class of the segmenter"),
     ],

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from safetensors import SafetensorError
 from streams import (
     CountingSegmenter,
     noise,
@@ -24,6 +28,7 @@ from torch import Tensor
 from vistk.engine import stream_answers, stream_store
 from vistk.engine.predict import predict
 from vistk.engine.stream import Stream, StreamError, push_together
+from vistk.engine.stream_store import OtherStreamError
 from vistk.models import checkpoints
 
 
@@ -53,7 +58,8 @@ def passes(segmenter):
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What lies there, but for the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 @pytest.mark.parametrize("name", ["minvis", "visage", "mask-iou", "idol", "propagation", "tracklet-linking"])
@@ -140,7 +146,7 @@ def test_mask_features_are_not_kept(name, segmenter, passes, tmp_path):
         pushed(stream, frames)
         assert len(passes) == 4
         assert stream.close() == predict(segmenter, tracker, frames, window=1)
-    assert not (tmp_path / "x").exists()
+        assert not (tmp_path / "x").exists()
 
 
 def test_frames_that_were_skipped(segmenter, minvis, passes, tmp_path):
@@ -201,14 +207,83 @@ def test_a_folder_of_another_stream_is_refused(change, message, segmenter, minvi
         stream.push(noise(1)[0])
     other = random_segmenter(5) if change.pop("weights", False) else segmenter
     tracker = tracker_of(change.pop("tracker", "minvis"), other)
-    with pytest.raises(StreamError, match=f"{tmp_path} holds frames of another stream: {message}"):
+    with pytest.raises(OtherStreamError, match=f"{tmp_path} holds frames of another stream: {message}"):
         Stream(other, tracker, record=tmp_path, **change)
+    Stream(segmenter, minvis, record=tmp_path)  # and it has not kept the folder
+
+
+def test_a_folder_of_another_format_is_refused(segmenter, minvis, tmp_path, monkeypatch):
+    with Stream(segmenter, minvis, record=tmp_path) as stream:
+        stream.push(noise(1)[0])
+    here = stream_store.FORMAT + 1
+    monkeypatch.setattr(stream_store, "FORMAT", here)
+    with pytest.raises(OtherStreamError, match=rf"format of the stream \({here - 1} there, {here} here\)"):
+        Stream(segmenter, minvis, record=tmp_path)
+
+
+@pytest.mark.parametrize("end", ["close", "leave", "error"])
+def test_a_folder_is_one_stream_s_until_it_ends(end, segmenter, minvis, passes, tmp_path):
+    frames, others = noise(7, seed=3), noise(7, seed=4)
+    folder = tmp_path / "x"
+
+    def go():
+        with Stream(segmenter, minvis, record=folder) as first:
+            for number, (frame, other) in enumerate(zip(frames, others, strict=True)):
+                first.push(frame)
+                with pytest.raises(StreamError, match=r"x is in use by another stream; wait for its end"):
+                    Stream(segmenter, minvis, record=folder).push(other)
+                assert first.number == number + 1
+            if end == "close":
+                assert first.close() == predict(segmenter, minvis, frames, window=1)
+            if end == "error":
+                raise KeyError
+
+    try:
+        go()
+    except KeyError:
+        assert end == "error"
+    passes.clear()
+    second = Stream(segmenter, minvis, record=folder)
+    pushed(second, frames)
+    assert passes == []
+    found = []
+    closing = threading.Thread(target=lambda: found.append(second.close()))
+    closing.start()
+    closing.join()
+    assert found == [predict(segmenter, minvis, frames, window=1)]
+    Stream(segmenter, minvis, record=folder)  # a thread that closes lets go of it
+
+
+def test_a_folder_is_one_process_s_until_it_ends(segmenter, minvis, tmp_path):
+    take = "import filelock, sys; filelock.FileLock(sys.argv[1], timeout=0).acquire()"
+    command = [sys.executable, "-c", take, str(tmp_path / ".lock")]
+    stream = Stream(segmenter, minvis, record=tmp_path)
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode
+    stream.push(noise(1)[0])
+    stream.close()
+    assert not subprocess.run(command).returncode
+    with FileLock(tmp_path / ".lock"), pytest.raises(StreamError, match="in use by another stream"):
+        Stream(segmenter, minvis, record=tmp_path)
+
+
+def test_a_stream_that_stores_nothing_leaves_the_folder_as_it_was(segmenter, minvis, tmp_path):
+    for folder, there in ((tmp_path / "new", False), (tmp_path / "old", True)):
+        if there:
+            folder.mkdir()
+        with Stream(segmenter, minvis, record=folder):
+            assert (folder / ".lock").exists()
+        assert folder.exists() == there
+    assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
 
 
 def test_folders_that_are_none(segmenter, minvis, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StreamError, match=r"record: .*file is a file, expected a folder"):
         Stream(segmenter, minvis, record=tmp_path / "file")
+    with pytest.raises(StreamError, match=r"file.x cannot be written \(.*Not a directory"):
+        Stream(segmenter, minvis, record=tmp_path / "file" / "x")
+    with pytest.raises(StreamError, match="record is an empty text, expected True, False or a folder"):
+        Stream(segmenter, minvis, record="")
     for text in ("{", "[]"):
         (tmp_path / "stream.json").write_text(text)
         with pytest.raises(StreamError, match=r"stream\.json is damaged; record in another folder"):
@@ -306,6 +381,25 @@ def test_an_interrupt_while_a_piece_is_written_leaves_no_half_of_it(segmenter, m
     with Stream(segmenter, minvis, record=tmp_path) as stream:
         pushed(stream, frames)
         assert stream.close() == predict(segmenter, minvis, frames, window=1)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["folder", "temporary"])
+def test_a_full_disk_as_the_library_of_the_files_says_it(kept, segmenter, minvis, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("no room")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    stream = Stream(segmenter, minvis, record=tmp_path if kept else True)
+    with pytest.raises(StreamError, match=r"\.safetensors cannot be written \(no room\)$"):
+        pushed(stream, noise(3))
+
+
+def test_no_place_for_temporary_folders(segmenter, minvis, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    for record in (True, tmp_path / "x"):
+        with pytest.raises(StreamError, match=r"needs a temporary folder \(.*none.*\), expected TMPDIR"):
+            Stream(segmenter, minvis, record=record)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk(segmenter, minvis, tmp_path, monkeypatch):

@@ -107,6 +107,8 @@ def test_a_prediction_is_asked_for_one_of_its_frames(number):
 
 def test_what_else_to_supervision_refuses(monkeypatch):
     frame = streamed([rle(3, 2, 10, 7)], [9], [1], [0.9], [0.7])
+    with pytest.raises(DetectionsError, match="tracks is a str, expected a StreamedFrame or a VideoPred"):
+        to_supervision("x")
     with pytest.raises(DetectionsError, match="number is 4, but a streamed frame is one frame"):
         to_supervision(frame, 4)
     with pytest.raises(DetectionsError, match="names has 1 entries, but there is a class 1"):
@@ -154,6 +156,7 @@ def test_no_detections():
         (detections((0, 0, 1, 1), (1, 1, 2, 2)), "2 detections in a frame, expected at most num_queries=1"),
         (detections((0, 0, 1, 1), class_id=[3]), "class_id is 3, expected 0 to 2"),
         (detections((0, 0, 1, 1), class_id=[-1]), "class_id is -1, expected 0 to 2"),
+        (detections((0, 0, 1, 1), class_id=[0.5]), r"class_id is 0\.5, expected whole numbers"),
         (detections((0, 0, 1, 1), confidence=[1.5]), "confidence is 1.5, expected 0 to 1"),
         (detections((0, 0, 1, 1), confidence=[float("nan")]), "confidence is nan, expected 0 to 1"),
         (
@@ -161,7 +164,7 @@ def test_no_detections():
             r"mask is of 7x9 pixels, the frame of 23x83 \(height, width\)",
         ),
     ],
-    ids=["too many", "class", "no class", "confidence", "nan", "size"],
+    ids=["too many", "class", "no class", "half a class", "confidence", "nan", "size"],
 )
 def test_detections_that_do_not_fit(given, sentence):
     with pytest.raises(DetectionsError, match=sentence):
@@ -169,6 +172,19 @@ def test_detections_that_do_not_fit(given, sentence):
     if "num_queries" not in sentence:
         with pytest.raises(DetectionsError, match=f"frame 1: {sentence}"):
             link_detections(tracker(MaskIoU, 3), [detections(), given], SIZE, num_classes=3)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1])
+def test_classes_there_must_be(num_classes):
+    for given in (detections((0, 0, 1, 1)), detections()):
+        with pytest.raises(DetectionsError, match=f"^num_classes is {num_classes}, expected 1 or more$"):
+            from_supervision(given, SIZE, num_classes)
+
+
+def test_whole_numbers_may_be_of_any_type():
+    given = detections((0, 0, 2, 2), tracker_id=[3.0], class_id=np.array([1], dtype=np.uint8))
+    (found,) = prediction_from_supervision([given], SIZE).tracklets
+    assert (found.track_id, found.label) == (3, 1)
 
 
 def tracker(cls, num_classes=1):
@@ -236,11 +252,14 @@ def test_a_track_without_a_pixel_is_none():
     ("fields", "sentence"),
     [
         ({}, "frame 1: the detections have no tracker_id, expected one for each; link_detections gives them"),
+        ({"tracker_id": [1, 1.5]}, "frame 1: tracker_id is 1.5, expected whole numbers"),
+        ({"tracker_id": [1, float("inf")]}, "frame 1: tracker_id is inf, expected whole numbers"),
+        ({"tracker_id": ["a", "b"]}, "frame 1: tracker_id is a, expected whole numbers"),
         ({"tracker_id": [2, 2]}, "frame 1: tracker_id 2 comes twice, expected once"),
         ({"tracker_id": [1, 2], "class_id": [0, 2]}, "frame 1: class_id is 2, expected 0 to 1"),
         ({"tracker_id": [1, 2], "confidence": [0, -1]}, "frame 1: confidence is -1, expected 0 to 1"),
     ],
-    ids=["no id", "twice", "class", "confidence"],
+    ids=["no id", "half an id", "endless id", "text", "twice", "class", "confidence"],
 )
 def test_detections_that_are_no_prediction(fields, sentence):
     with pytest.raises(DetectionsError) as raised:

@@ -138,15 +138,27 @@ class FrameMasks:
     def area(self) -> Tensor:
         return self.finished().area
 
-    def finished(self) -> FinishedMasks:
-        """All masks, free of the logits."""
-        self._finish(range(len(self)))
-        masks = [self._finished[query] for query in range(len(self))]
+    def finished(self, queries: Collection[int] | None = None) -> FinishedMasks:
+        """All masks, free of the logits.
+
+        Args:
+            queries: those that are wanted, the others are without a pixel; ``None`` = all.
+        """
+        wanted = range(len(self)) if queries is None else set(queries)
+        self._finish(wanted)
+        none = FinishedMask(None, 0.0, 0.0)
+        masks = [self._finished[query] if query in wanted else none for query in range(len(self))]
         return FinishedMasks(
             tuple(mask.rle for mask in masks),
             torch.tensor([mask.probability_sum for mask in masks], dtype=torch.float64, device="cpu"),
             torch.tensor([mask.area for mask in masks], dtype=torch.float64, device="cpu"),
         )
+
+    def only(self, queries: Sequence[int]) -> FrameMasks:
+        """Some of the masks with memory of their own: frames that passed together are views of one."""
+        some = FrameMasks(self._mask_logits[list(queries)], self.size)
+        some._finished = {row: self._finished[q] for row, q in enumerate(queries) if q in self._finished}
+        return some
 
     def _finish(self, queries: Collection[int]) -> None:
         started = time.perf_counter()

@@ -40,8 +40,18 @@ PACKAGES = {
 STEPS_AT_ONCE = "tensorboard"
 """The logger that hides what an interrupted run wrote after its checkpoint; others are not told twice."""
 
-LEFT_BEHIND = (*PACKAGES, "samples", "wandb-id.txt")
-"""Files and folders of a run directory that belong to what was logged."""
+LEFT_BEHIND = (
+    *("tensorboard/events.out.tfevents.*", "samples/" + "[0-9]" * 7 + ".png", "wandb-id.txt"),
+    *(
+        "wandb/run-*",
+        "wandb/offline-run-*",
+        "wandb/latest-run",
+        "wandb/debug.log",
+        "wandb/debug-internal.log",
+    ),
+    *("trackio/*.db", "trackio/*.db-*", "trackio/*.lock", "trackio/*.parquet", "trackio/media"),
+)
+"""Patterns of what loggers and samples write into a run directory; all else there is somebody's own."""
 
 
 @dataclass
@@ -89,13 +99,16 @@ def _installed(package: str) -> bool:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove what loggers wrote into a run directory, for a run that begins anew."""
-    for name in LEFT_BEHIND:
-        path = run_dir / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what loggers wrote into a run directory, for a run that begins anew; other files stay."""
+    for pattern in LEFT_BEHIND:
+        for path in list(run_dir.glob(pattern)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        folder = (run_dir / pattern).parent
+        if folder != run_dir and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class RunLogger:
@@ -225,7 +238,12 @@ class RunLogger:
         """Write what waits; the logger cannot be used afterwards."""
         if self.began:
             self.began = False
-            self._accelerator.get_tracker(self.name).finish()
+            if self.name == "trackio":
+                import trackio
+
+                trackio.finish()  # Accelerate's own leaves the run to be finished once more at exit
+            else:
+                self._accelerator.get_tracker(self.name).finish()
 
     def __enter__(self) -> RunLogger:
         return self

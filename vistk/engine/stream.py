@@ -19,9 +19,9 @@ from vistk.data.transforms import resize_images, resized_size
 from vistk.engine.cache import CacheConfig, identity_of
 from vistk.engine.describers import describer_part, state_hash
 from vistk.engine.finishing import FrameMasks, FrameSize
+from vistk.engine.incoming_frame import IncomingFrame, checked_pixels, checked_side, checksum
 from vistk.engine.predict import evaluating, protocol_of
 from vistk.engine.scores import LogitSums, require_masks, scored_tracklets
-from vistk.engine.stream_frame import StreamFrame, checked_pixels, checksum
 from vistk.engine.stream_passes import FrameBatch, segment_frames
 from vistk.engine.stream_record import StreamRecord
 from vistk.engine.stream_store import FrameStore, StreamError
@@ -80,7 +80,7 @@ class Stream:
 
     Raises:
         StreamError: an argument is wrong; the tracker needs ground truth; ``record`` is a folder with frames
-            of another stream.
+            of another stream (OtherStreamError), or in use by one.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class Stream:
         record: bool | str | Path = True,
         video_id: int = 1,
     ) -> None:
-        for name, side in (("short_side", short_side), ("max_side", max_side)):
-            if side is not None and (not isinstance(side, int) or side < 1):
-                raise StreamError(f"{name} is {side!r}, expected pixels, 1 or more, or None")
+        self.short_side = checked_side("short_side", short_side)
+        self.max_side = checked_side("max_side", max_side)
         if not isinstance(record, bool | str | Path):
             raise StreamError(f"record is a {type(record).__name__}, expected True, False or a folder")
+        if record == "":
+            raise StreamError("record is an empty text, expected True, False or a folder")
         try:
             self.protocol = protocol_of(segmenter, tracker, protocol)
         except ValueError as error:
             raise StreamError(str(error)) from error
         self.segmenter, self.tracker = segmenter, tracker
-        self.short_side, self.max_side = short_side, max_side
         self.video_id = video_id
         self.number = 0
         self.seconds = StreamSeconds()
@@ -239,7 +239,7 @@ class Stream:
         frames = []
         for number, one in enumerate(given, self.number):
             pixels = checked_pixels(one)
-            frame = StreamFrame(one, number, (pixels.shape[1], pixels.shape[2]))
+            frame = IncomingFrame(one, number, (pixels.shape[1], pixels.shape[2]))
             if (store := self._stored) is not None:
                 frame.checksum = checksum(pixels)
                 if (stored := store.find(number, frame.checksum)) is not None:
@@ -251,7 +251,7 @@ class Stream:
             frames.append(frame)
         return FrameBatch(frames, self._size, self._part, self.tracker, self._previous)
 
-    def _take(self, frame: StreamFrame) -> StreamedFrame:
+    def _take(self, frame: IncomingFrame) -> StreamedFrame:
         """The next frame goes through the tracker."""
         self._interrupted = True
         queries, masks, live = frame.queries, frame.masks, frame.live
@@ -282,7 +282,7 @@ class Stream:
         self._interrupted = False
         return result
 
-    def _result(self, frame: StreamFrame, tracked: TrackedFrame, shown: Masks) -> StreamedFrame:
+    def _result(self, frame: IncomingFrame, tracked: TrackedFrame, shown: Masks) -> StreamedFrame:
         """What :meth:`push` says of a frame."""
         tracks = tracked.track_ids.tolist()
         rows = range(len(tracks)) if tracked.mask_logits is not None else tracked.query_index.tolist()

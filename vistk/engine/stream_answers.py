@@ -11,7 +11,15 @@ import torch
 from vistk.engine.finishing import FrameSize
 from vistk.engine.shards import ShardError, read_shard, write_shard
 from vistk.engine.stored_masks import PackedMasks, pack_masks
-from vistk.engine.stream_store import PIECE, FrameStore, StreamError, prefixed, stored_size, unprefixed
+from vistk.engine.stream_store import (
+    PIECE,
+    FrameStore,
+    StreamError,
+    prefixed,
+    stored_size,
+    unprefixed,
+    unwritten,
+)
 from vistk.structures import FinishedMasks, Masks
 
 _MASKS = "masks."
@@ -87,7 +95,7 @@ class AnswerStore:
         try:
             write_shard(path, tensors, {"sizes": self._size.__dict__})
         except OSError as error:
-            raise StreamError(f"{path} cannot be written ({error})") from error
+            raise unwritten(path, error) from error
         self._pieces += 1
 
     def read(self, frames: FrameStore) -> Iterator[Answer]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vistk.engine.stream_frame import StreamFrame
+from vistk.engine.incoming_frame import IncomingFrame
 from vistk.engine.windows import Clip, Window, segment_together
 from vistk.models.segmenter import Segmenter
 from vistk.structures import FrameQueries
@@ -20,22 +20,22 @@ from vistk.trackers.base import Tracker
 class FrameBatch:
     """The next frames of a stream; those that were stored have their queries by now."""
 
-    frames: Sequence[StreamFrame]
+    frames: Sequence[IncomingFrame]
     size: tuple[int, int] | None  # of the stream's first frame, if there was one
     part: str  # what the tracker's ``describe`` says, by name: streams of one name share it
     tracker: Tracker[Any]
     previous: FrameQueries | None  # `Window.last` of the frames before
 
-    def runs(self) -> list[list[StreamFrame]]:
+    def runs(self) -> list[list[IncomingFrame]]:
         """Consecutive frames of one size, all of them stored, or none."""
         groups = groupby(self.frames, key=lambda frame: (frame.image is None, frame.size))
         return [list(group) for _, group in groups]
 
-    def clip(self, run: Sequence[StreamFrame], device: torch.device) -> Clip:
+    def clip(self, run: Sequence[IncomingFrame], device: torch.device) -> Clip:
         images = torch.stack([frame.image for frame in run if frame.image is not None])
         return Clip(images.to(device), self.size or self.frames[0].size, run[0].number)
 
-    def fill(self, run: Sequence[StreamFrame], window: Window) -> None:
+    def fill(self, run: Sequence[IncomingFrame], window: Window) -> None:
         """The frames have passed."""
         for frame, queries in zip(run, window.frames, strict=True):
             frame.queries = queries[self.part]
@@ -50,7 +50,7 @@ def segment_frames(segmenter: Segmenter, batches: Sequence[FrameBatch]) -> None:
     """
     device = segmenter.pixel_mean.device
     clips: dict[Any, Clip] = {}
-    seen_by: dict[Any, list[tuple[FrameBatch, list[StreamFrame]]]] = {}
+    seen_by: dict[Any, list[tuple[FrameBatch, list[IncomingFrame]]]] = {}
     for batch in batches:
         if batch.tracker.propagates:
             _in_turn(segmenter, batch, device)

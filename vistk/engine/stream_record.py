@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vistk.engine.finishing import FrameMasks, FrameSize, finish_chosen
+from vistk.engine.incoming_frame import IncomingFrame
 from vistk.engine.scores import require_masks
 from vistk.engine.stream_answers import Answer, AnswerStore
-from vistk.engine.stream_frame import StreamFrame
-from vistk.engine.stream_store import FrameStore, StoredFrame, packed_frame
-from vistk.structures import RLE, FinishedMask, FinishedMasks, Masks, TrackedFrame
+from vistk.engine.stream_store import FrameStore, StoredFrame, StreamError, packed_frame
+from vistk.structures import FinishedMask, Masks, TrackedFrame
 from vistk.trackers.base import Tracker
 
 
@@ -28,7 +26,7 @@ class StreamRecord:
         identity: see :class:`FrameStore`; of a folder that stays.
 
     Raises:
-        StreamError: the folder holds frames of another identity.
+        StreamError: as of :class:`FrameStore`; there is no place for temporary folders.
     """
 
     def __init__(
@@ -38,9 +36,18 @@ class StreamRecord:
         # A tracker that may say the video anew may then name any query of any frame.
         self._rewrites = type(tracker).finish is not Tracker.finish
         self._stepped: list[tuple[int, FrameSize]] = []  # its frames
-        self._scratch = tempfile.TemporaryDirectory(prefix="vistk-stream-", ignore_cleanup_errors=True)
+        try:
+            self._scratch = tempfile.TemporaryDirectory(prefix="vistk-stream-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise StreamError(
+                f"a stream needs a temporary folder ({error}), expected TMPDIR to say where"
+            ) from error
         temporary = Path(self._scratch.name)
-        self._frames = FrameStore(temporary if folder is None else folder, identity)
+        try:
+            self._frames = FrameStore(temporary if folder is None else folder, identity)
+        except BaseException:
+            self._scratch.cleanup()
+            raise
         self._answers = AnswerStore(temporary)
 
     @property
@@ -48,7 +55,7 @@ class StreamRecord:
         """The frames that are kept for the next stream, or were by the last one."""
         return self._frames if self._frames.keeps_queries else None
 
-    def add(self, frame: StreamFrame, tracked: TrackedFrame, own: FrameMasks | None) -> Masks | None:
+    def add(self, frame: IncomingFrame, tracked: TrackedFrame, own: FrameMasks | None) -> Masks | None:
         """Keep what is needed of the next frame.
 
         Args:
@@ -63,6 +70,7 @@ class StreamRecord:
         assert frame.queries is not None
         size = frame.masks.size
         if frame.queries.mask_features is not None and self._frames.keeps_queries:
+            self._frames.release()
             self._frames = FrameStore(Path(self._scratch.name), None)  # megabytes a frame: none will last
         queries = tracked.query_index.tolist()
         made = None if own is None else own.finished()
@@ -111,6 +119,7 @@ class StreamRecord:
     def release(self) -> None:
         """Remove what is not to stay."""
         self._scratch.cleanup()
+        self._frames.release()
 
     def _anew(self, rewritten: Sequence[TrackedFrame]) -> Iterator[Answer]:
         for tracked, (number, size) in zip(rewritten, self._stepped, strict=True):
@@ -122,7 +131,7 @@ class StreamRecord:
                 require_masks(queries, None)
                 yield Answer(number, tracks, self._frames.masks(number), queries)
 
-    def _keep(self, frame: StreamFrame, masks: FrameMasks, tracked: Sequence[int]) -> Masks | None:
+    def _keep(self, frame: IncomingFrame, masks: FrameMasks, tracked: Sequence[int]) -> Masks | None:
         """Keep the masks of a frame, and what the segmenter said of it, if that is wanted.
 
         Args:
@@ -133,7 +142,7 @@ class StreamRecord:
         """
         lasts, same = self._frames.keeps_queries, frame.size == masks.size.output
         wanted = range(len(masks)) if lasts or self._rewrites else tracked
-        packed = packed_frame(_finished(masks, wanted), masks.size)
+        packed = packed_frame(masks.finished(wanted), masks.size)
         queries, shown = None, None
         if lasts:
             assert frame.queries is not None
@@ -144,13 +153,3 @@ class StreamRecord:
         stored = StoredFrame(frame.number, frame.checksum, packed, queries, shown, frame.last)
         self._frames.add(stored, self._tracker.propagates)
         return packed if same else shown
-
-
-def _finished(masks: FrameMasks, queries: Collection[int]) -> FinishedMasks:
-    """The masks of these queries; those of others are ``None``."""
-    finish_chosen([(masks, queries)])
-    rles: list[RLE | None] = [None] * len(masks)
-    sums = torch.zeros(2, len(masks), dtype=torch.float64)
-    for query in queries:
-        rles[query], sums[0, query], sums[1, query] = masks[query]
-    return FinishedMasks(tuple(rles), *sums)

@@ -10,11 +10,13 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from vistk.engine.finishing import FrameSize
@@ -28,12 +30,17 @@ from vistk.structures import FinishedMasks, FrameQueries
 FORMAT = 1  # another one where old pieces would be misread
 PIECE = 25  # frames, each a few dozen KB
 ABOUT = "stream.json"
+LOCK = ".lock"
 _FORM = Form("float32", "rle", mask_features=False)
 _MASKS, _SHOWN, _QUERIES, _LAST = "masks.", "shown.", "queries.", "last."
 
 
 class StreamError(ValueError):
     """A stream that cannot go on, or a frame that it cannot take; the message is one sentence."""
+
+
+class OtherStreamError(StreamError):
+    """A folder holds frames of a stream of another kind: another model, size, tracker or release."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +64,34 @@ def packed_frame(masks: FinishedMasks, size: FrameSize) -> PackedFrameMasks:
 class FrameStore:
     """The frames of a stream: :meth:`find` those that are there, :meth:`add` the others in order.
 
+    A folder that stays is one stream's until :meth:`release`: two of them would write one number each.
+
     Args:
         folder: of the pieces, ``<number of the first frame>.safetensors``.
         identity: all that the queries depend on, in plain values; ``None`` = only masks are kept.
 
     Raises:
-        StreamError: the folder holds frames of another identity.
+        OtherStreamError: the folder holds frames of another identity.
+        StreamError: another stream has it; it is none, or is damaged, or cannot be written.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any] | None) -> None:
-        self.folder, self.identity = folder, identity
-        told = json.dumps({"format": FORMAT, **(identity or {})}, sort_keys=True)
+        self.folder = folder
+        self.identity = None if identity is None else {"format of the stream": FORMAT, **identity}
+        told = json.dumps(self.identity, sort_keys=True)
         self._key = hashlib.sha256(told.encode()).hexdigest()[:12]
         self._open: _Piece | None = None
         self._pending: list[StoredFrame] = []
         self._damaged: set[int] = set()  # first frames of pieces
+        self._lock: FileLock | None = None
+        self._is_new = False  # the folder
         if identity is not None:
-            self._look()
+            self._enter()
+            try:
+                self._look()
+            except BaseException:
+                self.release()
+                raise
 
     @property
     def keeps_queries(self) -> bool:
@@ -174,13 +192,41 @@ class FrameStore:
                 write_text(self.folder / ABOUT, json.dumps(self.identity, indent=2) + "\n")
             write_shard(self._path(start), tensors, self._facts(start) | facts)
         except OSError as error:  # a full disk, a folder that is not ours
-            raise StreamError(f"{self._path(start)} cannot be written ({error})") from error
+            raise unwritten(self._path(start), error) from error
         self._damaged.discard(start)
+
+    def release(self) -> None:
+        """Leave the folder to other streams; if nothing was written there, it is as it was."""
+        if self._lock is None:
+            return
+        if not (self.folder / ABOUT).is_file():
+            with suppress(OSError):  # something of somebody else's lies there
+                (self.folder / LOCK).unlink(missing_ok=True)  # held as yet: nobody else has it
+                if self._is_new:
+                    self.folder.rmdir()
+        self._lock.release()
+        self._lock = None
+
+    def _enter(self) -> None:
+        """Keep other streams out of the folder."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise StreamError(f"record: {self.folder} is a file, expected a folder")
+        # A stream may be closed in another thread than the one that made it.
+        lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
+        try:
+            self._is_new = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise StreamError(
+                f"{self.folder} is in use by another stream; wait for its end, or record in another folder"
+            ) from None
+        except OSError as error:
+            raise unwritten(self.folder, error) from error
+        self._lock = lock
 
     def _look(self) -> None:
         """At what is in the folder by now."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise StreamError(f"record: {self.folder} is a file, expected a folder")
         about = self.folder / ABOUT
         if not about.is_file():
             return
@@ -195,7 +241,7 @@ class FrameStore:
             raise StreamError(f"{about} is damaged; record in another folder, or remove this one") from error
         if others:
             said = ", ".join(others[:3]) + (", .." if len(others) > 3 else "")
-            raise StreamError(f"{self.folder} holds frames of another stream: {said}")
+            raise OtherStreamError(f"{self.folder} holds frames of another stream: {said}")
 
     def _begins(self, number: int) -> bool:
         """Whether a piece begins with this frame."""
@@ -251,6 +297,11 @@ class _Piece:
             )
             for i, number in enumerate(numbers)
         }
+
+
+def unwritten(path: Path, error: OSError) -> StreamError:
+    """What to raise where a file cannot be written: why, in the words of whoever found out."""
+    return StreamError(f"{path} cannot be written ({error.__cause__ or error})")
 
 
 def _sizes(frame: StoredFrame) -> tuple[FrameSize, FrameSize | None]:

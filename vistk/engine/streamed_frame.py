@@ -19,15 +19,21 @@ class MaskRows:
     """Some masks of a frame, finished when they are read for the first time."""
 
     def __init__(self, masks: Masks, rows: Sequence[int]) -> None:
-        self._source: Masks | None = masks
         self._rows = list(rows)
+        if isinstance(masks, FrameMasks):
+            logits = masks.mask_logits
+            if logits.untyped_storage().nbytes() > logits.nbytes:  # a view of all that passed together
+                masks, self._rows = masks.only(self._rows), list(range(len(self._rows)))
+        self._source: Masks | None = masks if self._rows else None
         self._rles: tuple[RLE | None, ...] = ()
 
     def __getitem__(self, index: Sequence[int]) -> MaskRows:
         """Some of them."""
         chosen = copy(self)
         chosen._rows = [self._rows[i] for i in index]
-        if self._source is None:
+        if not chosen._rows:
+            chosen._source = None
+        if chosen._source is None:
             chosen._rles = tuple(self._rles[i] for i in index)
         return chosen
 
@@ -41,12 +47,12 @@ class MaskRows:
         return self._rles
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamedFrame:
     """The tracks of a frame as soon as it came, the best one first.
 
-    A mask is finished when it is read. Until then a frame may hold the logits of its masks, some MB: whoever
-    keeps many frames reads :attr:`rles` first.
+    Where the stream keeps no masks (``record=False``), a mask is finished when it is read. Until then the
+    frame holds the logits of its masks, some MB: whoever keeps many frames reads :attr:`rles` first.
     """
 
     number: int  # from 0
@@ -57,7 +63,7 @@ class StreamedFrame:
     # the track would score if the video ended here, but for rescoring.
     scores: Tensor
     frame_scores: Tensor  # (M,) float64, of the label, in this frame alone
-    _masks: MaskRows = field(repr=False, compare=False)
+    _masks: MaskRows = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -60,8 +60,13 @@ def to_supervision(
 
     Raises:
         ImportError: supervision is not installed.
-        DetectionsError: a number is lacking or given in vain, or lies outside the video; a class has no name.
+        DetectionsError: these are no tracks; a number is lacking or given in vain, or lies outside the video;
+            a class has no name.
     """
+    if not isinstance(tracks, StreamedFrame | VideoPrediction):
+        raise DetectionsError(
+            f"tracks is a {type(tracks).__name__}, expected a StreamedFrame or a VideoPrediction"
+        )
     sv = _package()
     if isinstance(tracks, StreamedFrame):
         if number is not None:
@@ -141,9 +146,11 @@ def from_supervision(
         num_queries: Q, more than there are objects at any time.
 
     Raises:
-        DetectionsError: more detections than queries, a class that is none of K, a mask of another size, or
-            a confidence outside 0 to 1.
+        DetectionsError: more detections than queries, a class that is none of K, no classes at all, a mask of
+            another size, or a confidence outside 0 to 1.
     """
+    if num_classes < 1:
+        raise DetectionsError(f"num_classes is {num_classes}, expected 1 or more")
     count = len(detections)
     if count > num_queries:
         raise DetectionsError(
@@ -284,7 +291,7 @@ def _masks(detections: Any, size: tuple[int, int]) -> np.ndarray:
 def _labels(detections: Any) -> np.ndarray:
     if detections.class_id is None:
         return np.zeros(len(detections), dtype=np.int64)
-    return np.asarray(detections.class_id).astype(np.int64)
+    return _whole("class_id", detections.class_id)
 
 
 def _confidence(detections: Any) -> np.ndarray:
@@ -304,4 +311,18 @@ def _track_ids(detections: Any) -> list[int]:
                 "the detections have no tracker_id, expected one for each; link_detections gives them"
             )
         return []
-    return [int(track) for track in detections.tracker_id]
+    ids: list[int] = _whole("tracker_id", detections.tracker_id).tolist()
+    return ids
+
+
+def _whole(name: str, given: Any) -> np.ndarray:
+    """Whole numbers as int64, of any type that can say them."""
+    values = np.asarray(given)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    wrong = values
+    if values.dtype.kind == "f":
+        wrong = values[~np.isfinite(values) | (np.trunc(values) != values)]
+    if len(wrong):
+        raise DetectionsError(f"{name} is {wrong[0]}, expected whole numbers")
+    return values.astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from vistk.structures import FrameQueries, Masks
 
 
 @dataclass
-class StreamFrame:
+class IncomingFrame:
     """A frame on its way from the segmenter to the tracker."""
 
     given: object  # as it came
@@ -62,6 +63,23 @@ def checked_pixels(frame: Any) -> Tensor:
     if min(frame.strides) < 0 or not frame.flags.writeable:
         frame = frame.copy()  # torch cannot look at it as it is
     return torch.from_numpy(frame).permute(2, 0, 1)
+
+
+def checked_side(name: str, side: Any) -> int | None:
+    """A length in pixels, of any type of whole numbers, or ``None``.
+
+    Raises:
+        StreamError: it is something else.
+    """
+    if side is None:
+        return None
+    try:
+        pixels = 0 if isinstance(side, bool) else operator.index(side)
+    except TypeError:
+        pixels = 0
+    if pixels < 1:
+        raise StreamError(f"{name} is {side!r}, expected pixels, 1 or more, or None")
+    return pixels
 
 
 def checksum(pixels: Tensor) -> int:
