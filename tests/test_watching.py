@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from vistk.config import compose, config_hash
@@ -141,6 +142,23 @@ def test_a_run_that_trains_nothing_writes_events_only_where_a_logger_is_named(
     scalars, images = steps_of(tmp_path / "tensorboard")
     assert [step for step, _ in scalars["evaluation/static/minvis/AP"]] == [0]
     assert not images
+
+
+@needs_tensorboard
+def test_a_named_logger_gets_results_where_the_tracker_has_nothing_to_train(
+    run_experiment, data_root, tmp_path
+):
+    small = [word for word in SMALL if not word.startswith(("weights=", "train.freeze"))]
+    where = (f"run_dir={tmp_path / 'run'}", f"data.root={data_root}", "tracker=minvis")
+    code, out, err = run_experiment(*where, *small, "logger=tensorboard")
+    assert code == 0, err
+    assert "nothing to train" in out
+    scalars, _ = steps_of(tmp_path / "run")
+    assert [step for step, _ in scalars["evaluation/static/minvis/AP"]] == [0]
+    with safe_open(tmp_path / "run" / "weights.safetensors", "np") as file:
+        words = json.loads(file.metadata()["words"])
+    assert "train.steps=5" in words
+    assert not [word for word in words if word.startswith(("logger", "run_dir", "data.num_workers"))]
 
 
 def test_without_tensorboard_a_run_says_so_and_goes_on(run, tmp_path, monkeypatch):

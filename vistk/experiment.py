@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from vistk.comparison import commit, compare
-from vistk.config import Composed, RunConfig, config_hash, save
+from vistk.composer import parse_word
+from vistk.config import NEUTRAL_KEYS, Composed, RunConfig, config_hash, save
 from vistk.data.clips import training_clips
 from vistk.data.mixing import ClipSource
 from vistk.engine.loggers import AUTO, PACKAGES, RunLogger, choose, forget
@@ -114,12 +116,12 @@ def _run(composed: Composed, accelerator: Accelerator, logger_name: str | None) 
                     f"no curves but log.jsonl: TensorBoard is not installed ({PACKAGES['tensorboard']})"
                 )
             _train(composed, fits, segmenter, tracker, clips, data, accelerator, logger)
-        elif config.choices["logger"] != AUTO:  # which is for runs that train
-            logger.begin(0)
+        trained = config.train.steps if logger.began else 0
+        if config.choices["logger"] != AUTO:  # which is for runs that train
+            logger.begin(0)  # does nothing where training began it
         path = _evaluate(composed, segmenter, tracker, rows, data, start, began_at, accelerator)
         if logger.began:
-            step = 0 if data.training is None else config.train.steps
-            logger.log(results_of(path), step, again=True)
+            logger.log(results_of(path), trained, again=True)
     return path
 
 
@@ -213,9 +215,14 @@ def _train(
             "segmenter": dataclasses.asdict(config.segmenter),
             "tracker": config.choices["tracker"],
             "categories": {str(k): v for k, v in data.categories.items()},
-            "words": list(composed.overrides),
+            "words": [word for word in composed.overrides if not _is_neutral(word)],
         }
         save_weights(composed.run_dir / WEIGHTS, _joined(segmenter, tracker), facts)
+
+
+def _is_neutral(word: str) -> bool:
+    """Whether the weights do not depend on a word: their hash must not either."""
+    return any(fnmatchcase(parse_word(word).key_or_group, pattern) for pattern in NEUTRAL_KEYS)
 
 
 def _millions(module: nn.Module) -> str:

@@ -127,8 +127,10 @@ def compare_runs(
     there = {OWN, ALL_ROWS, *(cell.row for cell in found)}
     missing = [row for row in ([rows] if isinstance(rows, str) else rows) if row not in there]
     if missing or not found:
-        wanted = ", ".join(missing) or "at all"
-        raise RunError(f"{len(card)} runs have no scored row {wanted}; expected --rows own, all, or names")
+        have = "1 run has" if len(card) == 1 else f"{len(card)} runs have"
+        if missing:
+            raise RunError(f"{have} no scored row {', '.join(missing)}; expected --rows own, all, or names")
+        raise RunError(f"{have} no split that was scored; expected one whose ground truth is not hidden")
     found, common = _told_apart(found)
     notes = [f"All with {' '.join(common)}."] if common else []
     notes += [f"{path}: no finished run there or below." for path in without_runs(paths)]

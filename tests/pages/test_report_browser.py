@@ -340,6 +340,89 @@ def test_masks_are_drawn_where_they_are(collected: Collected, open_page: Callabl
     assert opened.texts("#viewer figcaption") == ["truth", "oracle", "minvis"]
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("row=minvis&split=swap&video=999", "There is no video 999 of swap in this report."),
+        ("row=minvis&split=nowhere", "There is no split nowhere in this report."),
+        ("row=nobody&split=swap", "There is no row nobody in this report."),
+        ("row=visage&split=swap&seed=7", "There is no seed 7 of visage in this report."),
+    ],
+)
+def test_what_a_link_names_and_is_not_there_is_said(
+    collected: Collected, open_page: Callable[..., Opened], where: str, said: str
+) -> None:
+    opened = open_page(collected.content, f"#{where}")
+    assert opened.texts("#viewer .stage") == [said]
+    assert opened.page.locator("#viewer canvas").count() == 0
+    opened.page.keyboard.press("j")
+    opened.page.keyboard.press("Escape")
+    assert not opened.page.locator("#viewer").is_visible()
+
+
+def test_odd_links(collected: Collected, open_page: Callable[..., Opened]) -> None:
+    opened = open_page(collected.content, "#row=minvis&split=swap&metric=constructor&frame=x")
+    opened.page.wait_for_selector("#viewer figure canvas")
+    assert opened.page.locator("#viewer-title").inner_text().endswith("AP")
+    opened.page.get_by_text("beside other trackers").click()
+    opened.page.locator("#viewer .beside").get_by_label("oracle").check()
+    opened.page.wait_for_function("() => location.hash.includes('oracle')")
+    again = open_page(collected.content, "#" + opened.page.url.partition("#")[2])
+    again.page.wait_for_selector("#viewer figure canvas")
+    assert again.texts("#viewer figcaption") == ["truth", "minvis", "oracle"]
+    open_page(collected.content, "#row=minvis&split=swap&error=constructor")
+
+
+def test_a_seed_without_pictures_has_no_failures_to_step_through(
+    collected: Collected, open_page: Callable[..., Opened]
+) -> None:
+    opened = open_page(collected.content, "#row=visage&split=swap&seed=1&error=missed")
+    counter = opened.page.locator("#viewer .counter").inner_text()
+    assert counter.startswith("0 failures, ")
+    assert counter.endswith(" more in frames without pictures")
+    assert opened.page.locator("#viewer .next").is_disabled()
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_rows_with_many_words_leave_room_for_their_numbers(
+    collected: Collected, open_page: Callable[..., Opened], width: int
+) -> None:
+    words = "minvis " + " ".join(f"tracker.some_long_threshold_{n}=0.{n}" for n in range(12))
+    content = json.loads(json.dumps(collected.content).replace('"minvis"', json.dumps(words)))
+    content["places"][1]["without"] = None
+    opened = open_page(content, "#split=swap", viewport={"width": width, "height": 800})
+    assert words in row_names(opened)
+    headers = opened.page.locator("tbody th .name")
+    widths = [headers.nth(n).bounding_box()["width"] for n in range(headers.count())]
+    assert len(widths) > 8
+    assert max(widths) <= 22 * 15 + 1  # rem of the page
+    table = opened.page.locator("#table-body tbody th").first
+    assert table.bounding_box()["width"] <= 22 * 15 + 30
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+    opened.page.keyboard.press("n")
+    opened.page.wait_for_selector("#viewer figure canvas")
+    caption = opened.page.locator("#viewer figcaption").nth(1)
+    assert caption.bounding_box()["height"] < 30
+    assert caption.get_attribute("title") == words
+
+
+def test_sorting_stays_when_the_split_changes(collected: Collected, open_page: Callable[..., Opened]) -> None:
+    opened = open_page(collected.content, "#split=swap")
+    opened.page.get_by_role("columnheader", name="IDF1").get_by_role("button").click()
+    opened.page.select_option("#place", label="synthetic track")
+    heading = opened.page.get_by_role("columnheader", name="IDF1")
+    assert heading.get_attribute("aria-sort") == "descending"
+
+
+def test_a_split_without_cases_says_why(collected: Collected, open_page: Callable[..., Opened]) -> None:
+    content = json.loads(json.dumps(collected.content))
+    content["cases"], content["pictures"] = [], []
+    content["places"][0]["without"] = "track: ground truth is hidden, so it has no cases"
+    opened = open_page(content)
+    for part in ("errors", "events", "gaps", "groups"):
+        assert opened.texts(f"#{part}-body") == ["track: ground truth is hidden, so it has no cases."]
+
+
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\"><b>bold</b>"
 
 

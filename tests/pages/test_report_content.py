@@ -23,12 +23,14 @@ from vistk.evaluation.ap_options import APOptions
 from vistk.evaluation.breakdowns import ATTRIBUTES
 from vistk.evaluation.printing import percent
 from vistk.evaluation.report import evaluate
+from vistk.inspection.run_view import SplitView
 from vistk.ops.masks import decode
 from vistk.pages import commands
 from vistk.pages.collect import Collected, collect
 from vistk.pages.page import as_json, html
 from vistk.pages.pictures import Budget, add_pictures
 from vistk.run_comparison import compare_runs
+from vistk.runs import RunError
 
 SWITCH = 5
 
@@ -266,6 +268,32 @@ def test_metrics_of_another_results_file_are_told(runs: Path, tmp_path: Path) ->
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (note,) = [note for note in collect([folder]).content["notes"] if "metrics.json" in note]
     assert "says AP 50.0 of row oracle on swap, but its results file scores 100.0" in note
+
+
+def test_hidden_ground_truth_is_the_reason(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs / "a", tmp_path / "a")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"rows": {"minvis": {}}}))
+    with pytest.raises(RunError, match=r"^1 run has no split that was scored; expected one whose"):
+        collect([folder])
+
+
+def test_a_split_whose_truth_is_hidden_has_no_cases(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    init = SplitView.__init__
+
+    def hide(view: SplitView, *arguments: Any, **named: Any) -> None:
+        init(view, *arguments, **named)
+        view.has_truth = view.name != "swap"
+
+    monkeypatch.setattr(SplitView, "__init__", hide)
+    content = collect([runs / "a"], rows="minvis").content
+    why = "swap: ground truth is hidden, so it has no cases"
+    assert {one["split"]: one["without"] for one in content["places"]} == {"track": None, "swap": why}
+    assert content["notes"].count(f"{why}.") == 1
+    assert report(runs / "a", "-o", tmp_path / "out", "--worst", "0") == 0
+    assert f"{why}.\n" in capsys.readouterr().err
 
 
 # The page

@@ -30,6 +30,7 @@ from vistk.structures import RLE, VideoRecord
 
 MOST = 200
 """Errors of a kind that are listed one by one, best scores first; all are counted."""
+BLOCK = 128  # videos whose numbers are resampled at a time: memory grows with the square otherwise
 DIGITS = 6  # of the numbers of single videos: there are many, and they are shown in percent with one
 
 
@@ -84,8 +85,8 @@ class Runs:
         self._runs: dict[Path, RunView] = {}
         self._splits: dict[str, SplitView] = {}
 
-    def find(self, label: str, cell: Cell) -> Scored | None:
-        """What a cell was scored on; None for the mean over parts, which has no results of its own.
+    def find(self, label: str, cell: Cell) -> Scored | str:
+        """What a cell was scored on, or why it has no cases.
 
         Raises:
             InspectionError, DataError, OSError: the data cannot be read any more.
@@ -103,8 +104,10 @@ class Runs:
         split = self._splits[key]
         suffix = next((suffix for suffix in split.evaluation.parts if part == f"{PARTS[suffix]})"), None)
         truth = split.truth if suffix is None else split.evaluation.parts[suffix]
-        if (part and suffix is None) or not split.has_truth:
-            return None
+        if not split.has_truth:
+            return "ground truth is hidden, so it has no cases"
+        if part and suffix is None:
+            return "a mean over parts, which have the cases"
         records = {record.video_id: record for record in split.source.videos}
         return Scored(
             label, cell, run, name, f"{key}{suffix}", truth, records, split.evaluation.parts, suffix
@@ -151,7 +154,11 @@ def numbers_by_video(scores: Scores) -> dict[str, Any]:
     A video alone is a resample in which it is drawn once, and no other is.
     """
     num_videos = len(scores.ground_truth.videos)
-    found = resampled(scores, np.eye(num_videos)) if num_videos else {}
+    blocks = [
+        resampled(scores, np.eye(min(BLOCK, num_videos - first), num_videos, first))
+        for first in range(0, num_videos, BLOCK)
+    ]
+    found = {key: np.concatenate([block[key] for block in blocks]) for key in (blocks[0] if blocks else {})}
     first = scores.tracking[0].score_threshold
     whole = [name for name, value in scores.metrics.items() if value is not None]
     values: dict[str, list[float | None]] = {}

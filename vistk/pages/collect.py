@@ -6,7 +6,7 @@ Nothing is measured here. The table has the numbers of ``metrics.json``, all oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,19 +76,22 @@ def collect(
     table = _values(frame)
     runs, scored, cases, truths = Runs(), [], [], _Truths()
     notes = list(comparison.notes)
+    without: dict[Place, str] = {}
     with bar(len(cells), "score", "result", show=progress, delay=1) as shown:
         for label, cell in cells:
             shown.set_postfix_str(f"{label}, {cell.split}", refresh=False)
             try:
                 one = runs.find(label, cell)
-                if one is not None:
+                if isinstance(one, Scored):
                     results = one.results()
                     scores = one.score(results, jobs)
             except (ConfigError, ValueError, OSError) as error:
-                notes.append(f"{label}, {cell.split}: no cases, as they cannot be read: {error}")
-                one = None
-            if one is not None:
-                place = (cell.data, cell.split)
+                one = f"no cases, as they cannot be read: {error}"
+                notes.append(f"{label}, {cell.split}: {one}")
+            place = (cell.data, cell.split)
+            if isinstance(one, str):
+                without.setdefault(place, f"{cell.split}: {one}")
+            else:
                 scored.append(one)
                 cases.append(
                     {
@@ -111,7 +114,7 @@ def collect(
         "errors": list(KINDS),
         "events": [f"{change}: {cause}" for change, cause in EVENTS],
         "gaps": list(GAPS),
-        "places": [_place(place, places) for place in places],
+        "places": [_place(place, places) | {"without": without.get(place)} for place in places],
         "rows": [_row(label, frame, cells) for label in labels],
         "numbers": [
             [
@@ -127,9 +130,14 @@ def collect(
             {"run": run, **{key: str(value) for key, value in card.items() if value is not None}}
             for run, card in comparison.card.items()
         ],
-        "notes": list(dict.fromkeys(notes)),
+        "notes": list(dict.fromkeys([*notes, *(f"{why}." for why in _not_said(without.values(), notes))])),
     }
     return Collected(content, scored)
+
+
+def _not_said(reasons: Iterable[str], notes: Sequence[str]) -> list[str]:
+    """Those that no note ends in: a note names the row as well."""
+    return [why for why in reasons if not any(note.endswith(why) for note in notes)]
 
 
 class _Truths:

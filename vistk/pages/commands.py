@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vistk.evaluation.commands import at_least, words
@@ -89,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     add_pictures(collected, budget, progress=True)
     write_text(path, html(collected.content, arguments.title))
     shown = len(collected.content["pictures"])
+    for note in collected.content["notes"]:
+        print(note, file=sys.stderr)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {shown} videos with pictures")
     return 0
 

@@ -52,7 +52,7 @@ function errorCase(n, kind, error) {
 function errorsOf(n, kind) {
   const { errors } = data.cases[n];
   const kinds = kind === "false_positives" ? Object.keys(errors).filter((name) => !["missed", "false_negatives"].includes(name)) : [kind];
-  const found = kinds.flatMap((name) => (errors[name] ?? []).map((error) => ({ ...errorCase(n, name, error), score: error[4] ?? 0 })));
+  const found = kinds.flatMap((name) => (Object.hasOwn(errors, name) ? errors[name] : []).map((error) => ({ ...errorCase(n, name, error), score: error[4] ?? 0 })));
   return found.sort((a, b) => b.score - a.score);
 }
 
@@ -67,7 +67,7 @@ function listOf(n, state) {
     const items = errorsOf(n, state.error);
     const total = data.numbers[one.place][one.row][`error/${state.error}/errors`];
     const more = total && casesOf(one.place, one.row).length === 1 && total[0] > items.length;
-    const note = [ERRORS[state.error], items.some(({ value }) => value !== "-") ? "by score" : null, more ? `${items.length} of ${countOf(total)}` : null].filter(Boolean).join("; ");
+    const note = [Object.hasOwn(ERRORS, state.error) ? ERRORS[state.error] : null, items.some(({ value }) => value !== "-") ? "by score" : null, more ? `${items.length} of ${countOf(total)}` : null].filter(Boolean).join("; ");
     return { title: `${state.error.replace("_", " ")} errors`, note, failures: true, items };
   }
   if (state.event) {
@@ -88,7 +88,7 @@ function listOf(n, state) {
     for (const item of items) item.more = plural(counts.get(item.video), "instance");
     return { title: `${state.metric} of ${state.by} ${state.group}`, note: "videos with such instances, worst first", failures: false, items };
   }
-  const metric = state.metric in one.values ? state.metric : "AP";
+  const metric = Object.hasOwn(one.values, state.metric ?? "AP") ? (state.metric ?? "AP") : "AP";
   const items = byVideo((one.values[metric] ?? []).map((value, video) => [video, value]), false, percent);
   for (const item of items) {
     const events = one.events.filter(([video]) => video === item.video).length;
@@ -110,7 +110,7 @@ function failuresOf(n, list) {
   }
   const isShown = ({ video, frame }) => {
     const picture = pictureOf(one, video);
-    return picture && frame >= picture.first && frame < picture.first + picture.frames.length;
+    return picture && String(n) in picture.tracks && frame >= picture.first && frame < picture.first + picture.frames.length;
   };
   return { shown: found.filter(isShown), hidden: found.length - found.filter(isShown).length };
 }
@@ -128,13 +128,36 @@ const viewer = {
     const state = stateOf(hash);
     const [place, row] = [state.split === undefined ? view.place : placeNamed(state.split), rowNamed(state.row)];
     if (place >= 0 && place !== view.place) selectPlace(place);
-    const found = row < 0 || place < 0 ? [] : casesOf(place, row);
-    if (!found.length) {
+    if (state.row === undefined) {
       this.close();
       return;
     }
-    const n = found.find((m) => String(data.cases[m].seed) === state.seed) ?? found[0];
-    this.open(n, state);
+    const found = row < 0 || place < 0 ? [] : casesOf(place, row);
+    const n = state.seed === undefined ? found[0] : found.find((m) => String(data.cases[m].seed) === state.seed);
+    if (place < 0) this.refuse(`There is no split ${state.split} in this report.`);
+    else if (row < 0) this.refuse(`There is no row ${state.row} in this report.`);
+    else if (!found.length) this.refuse(`There are no cases of ${state.row} on ${data.places[place].name} in this report.`);
+    else if (n === undefined) this.refuse(`There is no seed ${state.seed} of ${state.row} in this report.`);
+    else this.open(n, state);
+  },
+
+  /** Says that what the hash names is not there, instead of showing something else. */
+  refuse(why) {
+    this.close();
+    this.stage = h("div", { class: "stage" }, h("p", { class: "note" }, why));
+    const close = h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.leave() }, "×");
+    this.element.replaceChildren(h("div", { class: "head" }, h("h2", { id: "viewer-title" }, "Not in this report"), close), h("div", { class: "main" }, this.stage));
+    this.failures = { shown: [], hidden: 0 };
+    this.list = { items: [] };
+    this.buttons = [];
+    this.reveal();
+  },
+
+  reveal() {
+    if (!this.element.open) {
+      this.element.showModal();
+      this.element.focus(); // no button: space plays
+    }
   },
 
   open(n, state) {
@@ -155,17 +178,21 @@ const viewer = {
     const named = Number.isInteger(Number(state.case)) ? items[Number(state.case)] : undefined;
     const item = named && (byId < 0 || named.video === byId) ? named : items.find(({ video }) => video === byId);
     const chosen = item ?? (byId >= 0 ? { video: byId } : (pictured ?? items[0]));
-    const frame = state.frame === undefined ? undefined : Number(state.frame);
+    const number = state.frame ? Number(state.frame) : undefined;
+    const frame = Number.isInteger(number) ? number : undefined;
     const failure = state.failure === undefined ? undefined : this.failures.shown[Number(state.failure)];
-    if (failure && failure.video === byId) {
+    if (state.video !== undefined && byId < 0) {
+      this.player?.pause();
+      this.player = null;
+      this.item = undefined;
+      this.said.textContent = "";
+      this.stage.replaceChildren(h("p", { class: "note" }, `There is no video ${state.video} of ${data.places[one.place].name} in this report.`));
+    } else if (failure && failure.video === byId) {
       this.at = this.failures.shown.indexOf(failure);
       this.show(failure, frame);
     } else if (chosen) this.show(chosen, frame);
     else this.stage.replaceChildren(h("p", { class: "note" }, "There are none."));
-    if (!this.element.open) {
-      this.element.showModal();
-      this.element.focus(); // no button: space plays
-    }
+    this.reveal();
   },
 
   close() {
@@ -196,17 +223,17 @@ const viewer = {
       );
     });
     const others = measuredRows().filter((row) => row !== one.row && this.peer(row) !== undefined);
-    const chosen = new Set((this.state.beside ?? "").split(",").filter(Boolean));
+    const chosen = new Set(this.besides());
     this.beside = h(
       "details",
       { class: "beside", open: chosen.size > 0 },
       h("summary", {}, "beside other trackers"),
       others.map((row) =>
-        checkbox(data.rows[row].name, chosen.has(String(row)), (on) => {
-          if (on) chosen.add(String(row));
-          else chosen.delete(String(row));
-          this.state.beside = [...chosen].join(",");
-          this.show(this.item, this.player?.frame);
+        checkbox(data.rows[row].name, chosen.has(row), (on) => {
+          if (on) chosen.add(row);
+          else chosen.delete(row);
+          this.state.beside = chosen.size ? JSON.stringify([...chosen].map((other) => data.rows[other].name)) : undefined;
+          if (this.item) this.show(this.item, this.player?.frame);
         }),
       ),
     );
@@ -258,6 +285,17 @@ const viewer = {
     this.counter.textContent = this.at >= 0 ? `failure ${this.at + 1} of ${shown.length}${more}` : `${plural(shown.length, "failure")}${more}`;
   },
 
+  /** Rows beside this one: the address has their names, as a list, as words of a row may have commas. */
+  besides() {
+    let names;
+    try {
+      names = JSON.parse(this.state.beside ?? "[]");
+    } catch {
+      return []; // cut off on its way
+    }
+    return (Array.isArray(names) ? names : []).map(rowNamed).filter((row) => row >= 0);
+  },
+
   /** The case of another row that is shown on the same video: one that pictures have. */
   peer(row) {
     const own = data.cases[this.n];
@@ -303,8 +341,8 @@ const viewer = {
     const panels = [
       { title: "truth", tracks: picture.instances, marked: item.instances },
       { title: data.rows[one.row].name, tracks, marked: item.tracks },
-      ...(this.state.beside ?? "").split(",").filter(Boolean).flatMap((row) => {
-        const peer = this.peer(Number(row));
+      ...this.besides().flatMap((row) => {
+        const peer = this.peer(row);
         return peer === undefined ? [] : [{ title: data.rows[row].name, tracks: picture.tracks[peer] ?? [] }];
       }),
     ];

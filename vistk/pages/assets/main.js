@@ -1,10 +1,11 @@
 // The page as a whole: its sections, keys, and what follows from the address.
 
 function selectPlace(place) {
+  const metric = view.sort?.split("/").slice(1).join("/");
   view.place = place;
   find("place").value = String(place);
   for (const element of document.querySelectorAll(".where")) element.textContent = data.places[place].name;
-  if (!view.all) view.sort = view.sort === "name" ? "name" : undefined;
+  if (!view.all && metric) view.sort = `${place}/${metric}`; // the same metric, of this split
   if (!rowsHere().includes(view.row)) view.row = rowsHere()[0] ?? 0;
   for (const render of [renderTable, renderErrors, renderEvents, renderGaps, renderGroups, renderWorst]) render();
 }

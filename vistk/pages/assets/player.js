@@ -86,7 +86,7 @@ class Player {
     }
     this.legends = this.panels.map(() => h("ul", { class: "legend" }));
     const figures = this.panels.map((panel, n) =>
-      h("figure", {}, h("figcaption", {}, panel.title), this.canvases[n], options.compact ? null : this.legends[n]),
+      h("figure", {}, h("figcaption", { title: panel.title }, panel.title), this.canvases[n], options.compact ? null : this.legends[n]),
     );
     this.button = h("button", { type: "button", class: "play", onclick: () => this.toggle() }, "Play");
     this.slider = h("input", {

@@ -30,9 +30,10 @@ const rowsHere = () => measuredRows().filter((row) => casesOf(view.place, row).l
 
 function rowHeader(row) {
   const { name, seeds, quoted } = data.rows[row];
+  const [first, ...words] = quoted ? [name] : name.split(" ");
   const more = quoted ?? (seeds.length > 1 ? `seeds ${seeds.join(", ")}` : null);
   const truth = data.rows[row]["given truth"] ? h("small", { class: "tag" }, "given the truth") : null;
-  return h("th", { scope: "row" }, h("span", { class: "name" }, name), truth, more ? h("small", {}, more) : null);
+  return h("th", { scope: "row" }, h("span", { class: "name" }, first, words.length ? h("small", {}, ` ${words.join(" ")}`) : null), truth, more ? h("small", {}, more) : null);
 }
 
 function choice(label, options, value, onchange) {
@@ -161,7 +162,7 @@ function barTable(id, head, rows, cell) {
           h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "tracker"), head)),
           h("tbody", {}, rows.map((row) => h("tr", { "data-row": data.rows[row].name }, rowHeader(row), cell(row)))),
         )
-      : h("p", { class: "note" }, "Nothing is known of the cases of this split: it has no results file of its own."),
+      : h("p", { class: "note" }, `${data.places[view.place].without ?? "There are no cases of this split"}.`),
   );
 }
 
@@ -195,7 +196,7 @@ function renderEvents() {
   const count = (row, kind) => numberOf(view.place, row, `identity event/${kind}/events`);
   const kinds = data.events.filter((kind) => rows.some((row) => count(row, kind)?.[0]));
   const most = Math.max(...rows.flatMap((row) => kinds.map((kind) => count(row, kind)?.[0] ?? 0)), 1);
-  if (!kinds.length) {
+  if (rows.length && !kinds.length) {
     find("events-body").replaceChildren(h("p", { class: "note" }, "None."));
     return;
   }
