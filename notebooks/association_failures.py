@@ -26,6 +26,7 @@
 
 # %%
 import os
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,14 +34,18 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "IProgress not found")  # bars of text will do
+    from vistk.experiment import run
+
 from vistk.config import compose
 from vistk.evaluation import evaluate
-from vistk.experiment import run
 from vistk.inspection.associations import AssociationStep, trace
 from vistk.inspection.decisions import embedding_figure, memory_of_track, similarity_figure
 from vistk.inspection.pictures import strip, timeline
 from vistk.inspection.run_view import NOBODY, RunView
 
+pd.set_option("display.max_colwidth", None)
 if Path.cwd().name == "notebooks":
     os.chdir("..")  # paths are those of the README
 
@@ -71,6 +76,7 @@ failures = pd.DataFrame(
     columns=["split", "video", "tracker", "change", "cause", "frame", "instance", "what"],
 )
 switches = failures[failures["change"] == "switch"]
+assert len(switches), f"no track of {' or '.join(trackers)} switches in {run_dir}: there is nothing to see"
 failures.groupby(["split", "tracker"]).head(1)[["split", "video", "tracker", "what"]]
 
 # %% [markdown]
@@ -120,7 +126,8 @@ figure.tight_layout()
 # %%
 per_video = switches.groupby(["split", "video", "tracker"]).size().unstack(fill_value=0)
 per_video = per_video.reindex(columns=trackers, fill_value=0)
-saved = (per_video["minvis"] - per_video["visage"]).idxmax()
+fewer = per_video["minvis"] - per_video["visage"]
+saved = fewer[per_video["minvis"] > 0].idxmax() if per_video["minvis"].any() else fewer.idxmax()
 worst = per_video["visage"].idxmax()
 
 
@@ -152,9 +159,11 @@ look_at(*worst)
 
 # %%
 one = view.split(saved[0]).video(saved[1])
-frame = next(f.frame for f in one.failures("minvis") if f.change == "switch")
-for row in trackers:
-    display(similarity_figure(one, row, trace(one, row), frame))
+first = next((f for f in one.failures("minvis") if f.change == "switch"), None)
+print(first or "minvis never switches")
+for row in trackers if first else ():
+    if (figure := similarity_figure(one, row, trace(one, row), first.frame)) is not None:
+        display(figure)
 
 # %% [markdown]
 # The same in the video where VISAGE fails: the frame of its first switch, and what the track that
@@ -163,14 +172,15 @@ for row in trackers:
 # %%
 one = view.split(worst[0]).video(worst[1])
 steps = trace(one, "visage")
-failure = next(f for f in one.failures("visage") if f.change == "switch")
-print(failure)
-for figure in (
-    similarity_figure(one, "visage", steps, failure.frame),
-    memory_of_track(one, "visage", steps, failure.track_ids[0]),
-):
-    if figure is not None:
-        display(figure)
+failure = next((f for f in one.failures("visage") if f.change == "switch"), None)
+print(failure or "visage never switches")
+if failure is not None:
+    for figure in (
+        similarity_figure(one, "visage", steps, failure.frame),
+        memory_of_track(one, "visage", steps, failure.track_ids[0]),
+    ):
+        if figure is not None:
+            display(figure)
 
 # %% [markdown]
 # Where instances are in the space of each vector, over the whole video. Vectors that tell objects
@@ -184,10 +194,10 @@ for name in ("query", "appearance"):
 # %% [markdown]
 # ## Did appearance help?
 #
-# Now for all of MinVIS's switches on the split that has most of them. In the frame where MinVIS let
-# an instance go, take VISAGE's track that was on that instance last, and ask each matrix by how
-# much it prefers the right query to the best other one: the *margin*. Above 0 the vector alone
-# would have been right.
+# Now for all of MinVIS's switches on the split that has most of them. In the frame where another
+# track took the instance from MinVIS's, take VISAGE's track that was on that instance last, and ask
+# each matrix by how much it prefers the right query to the best other one: the *margin*. Above 0
+# the vector alone would have been right.
 
 
 # %%
@@ -229,7 +239,8 @@ for video, own in switches.query("split == @split and tracker == 'minvis'").grou
             found.append(
                 {"video": video, "frame": frame, "cause": cause, **margin, "verdict": verdict, "kept": kept}
             )
-found = pd.DataFrame(found)
+columns = ["video", "frame", "cause", "query", "appearance", "mixed", "verdict", "kept"]
+found = pd.DataFrame(found, columns=columns).astype({"kept": bool})
 found.groupby(["verdict", "kept"]).size().unstack(fill_value=0).rename(
     columns={True: "VISAGE kept it", False: "lost it too"}
 )
@@ -251,16 +262,16 @@ figure.tight_layout()
 
 # %%
 helped = found.query("kept and verdict == 'appearance alone right'")
-misled = found.query("not kept and verdict == 'appearance alone right'")
-blind = found.query("appearance <= 0")
+misled = found.query("not kept and appearance > 0")
+blind = found.query("not kept and appearance <= 0")
 Markdown(
     f"Of {len(found)} switches of MinVIS on {split} (those whose instance VISAGE had a track on), VISAGE "
-    f"keeps {found['kept'].sum()}.\n\n"
+    f"keeps {found['kept'].sum()}, in the frame where another track took it.\n\n"
     f"- In {len(helped)} of these the query vector pointed elsewhere, and appearance overruled it.\n"
-    f"- In {len(misled)} others appearance was right and lost, to the weight of the query vector or to "
-    "another track's claim: a matter of `tracker.appearance_weight`.\n"
-    f"- In {len(blind)} appearance was wrong itself: a matter of its training, its levels, or of what the "
-    "memory held."
+    f"- In {len(misled)} others appearance was right and the instance was lost, to the weight of the query "
+    "vector or to another track's claim: a matter of `tracker.appearance_weight`.\n"
+    f"- In the other {len(blind)} appearance was wrong itself: a matter of its training, its levels, or of "
+    "what the memory held."
 )
 
 # %% [markdown]

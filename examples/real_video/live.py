@@ -191,6 +191,13 @@ def _range(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected names with commas, as minvis,visage")
+    return names
+
+
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("video", type=Path, help="video of a fixed camera")
@@ -198,7 +205,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--trackers",
         metavar="LIST",
-        type=lambda text: text.split(","),
+        type=_names,
         help=f"names with commas (default: {','.join(TRACKERS)}, and oracle where people were checked)",
     )
     parser.add_argument(
@@ -237,6 +244,13 @@ def run(arguments: argparse.Namespace) -> Demo:
     everything = (0, ENDLESS)
     first, last = arguments.frames or ((identities.first, identities.last) if identities else everything)
     frames = range(first, last + 1, arguments.every)
+    if identities:
+        judged = sum(identities.first <= frame <= identities.last for frame in frames)
+        if judged < 2:
+            raise ValueError(
+                f"people were checked in the frames {identities.first} to {identities.last}, of which "
+                f"{judged} are tracked; expected 2 or more, or --identities none, which judges nobody"
+            )
     on_background = arguments.segmenter == BACKGROUND
     names = arguments.trackers or [*TRACKERS, *(["oracle"] if identities and on_background else [])]
     track_score = arguments.track_score
@@ -248,6 +262,8 @@ def run(arguments: argparse.Namespace) -> Demo:
     if on_background:
         lanes = BackgroundLanes(names)
     else:
+        if not Path(arguments.segmenter).is_file():
+            raise FileNotFoundError(f"--segmenter: no such file {arguments.segmenter}")
         from trained import TrainedLanes  # the background needs no network
 
         lanes = TrainedLanes(names, Path(arguments.segmenter), track_score)

@@ -458,8 +458,8 @@ def test_the_weights_of_a_run_are_a_segmenter_too(
         (["--identities", "none", "--trackers", "oracle"], "the oracle runs on the background alone"),
         (["--identities", "none", "--frames", "90-99"], "the video ends before frame 90"),
         ([], "the identities are for a video of 768x576"),
-        (["--frames", "3-9"], "of which 0 are tracked"),
-        (["--segmenter", "nowhere/weights.safetensors"], "nowhere"),
+        (["--frames", "3-9"], "of which 0 are tracked; expected 2 or more, or --identities none"),
+        (["--segmenter", "nowhere/weights.safetensors"], "no such file nowhere/weights.safetensors"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -471,6 +471,16 @@ def test_what_cannot_be_done_is_one_line(
     assert len(error) == 1
     assert message in error[0]
     assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_a_list_of_no_trackers_is_refused(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], names: str
+) -> None:
+    with pytest.raises(SystemExit):
+        live.main([str(video), "-o", str(tmp_path), "--identities", "none", "--trackers", names])
+    assert "argument --trackers: found" in capsys.readouterr().err
+    assert live._names("minvis, visage") == ["minvis", "visage"]
 
 
 @pytest.mark.skipif(not VTEST.is_file(), reason=f"no {VTEST}: install opencv-doc, or set VISTK_VTEST")

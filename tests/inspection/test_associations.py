@@ -12,6 +12,7 @@ import torch
 
 from vistk.inspection import decisions
 from vistk.inspection.associations import trace
+from vistk.inspection.failures import Failure
 from vistk.inspection.run_view import NOBODY, InspectionError, RunView
 from vistk.inspection.show import Asked, show
 from vistk.models.checkpoints import CheckpointError, load_weights, save_weights
@@ -210,6 +211,89 @@ def test_other_weights_are_noticed(run, tmp_path):
         trace(RunView(copied).split("swap").video(1), "visage")
 
 
+def _without_the_best(own, _):
+    own.pop(0)
+
+
+def _without_any(own, _):
+    own.clear()
+
+
+def _with_half_the_score(own, _):
+    own[0]["score"] /= 2
+
+
+def _with_one_more(own, _):
+    own.append(json.loads(json.dumps(own[0])))
+
+
+def _exchanged_in_the_last_frame(own, frames):
+    masks = [own[place]["segmentations"] for place in (0, 1)]
+    masks[0][frames - 1], masks[1][frames - 1] = masks[1][frames - 1], masks[0][frames - 1]
+
+
+def _without_a_mask(own, _):
+    shown = next(t for t, rle in enumerate(own[0]["segmentations"]) if rle is not None)
+    own[0]["segmentations"][shown] = None
+
+
+def _of_another_class(own, _):
+    own[0]["category_id"] = own[0]["category_id"] % 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_the_best, "makes a track of score"),
+        (_without_any, "makes a track of score"),
+        (_with_half_the_score, "does not make the track of score"),
+        (_with_one_more, "does not make the track of score"),
+        (_exchanged_in_the_last_frame, "does not make the track of score"),
+        (_without_a_mask, "does not make the track of score"),
+        (_of_another_class, "does not make the track of score"),
+    ],
+)
+def test_other_results_are_noticed(make_run, tmp_path, change, message):
+    copied = shutil.copytree(make_run("run", "data.eval_splits=[swap,reenter]"), tmp_path / "run")
+    path = copied / "rows/oracle/swap/results.json"
+    entries = json.loads(path.read_text())
+    own = sorted((e for e in entries if e["video_id"] == 1), key=lambda e: -e["score"])
+    assert own[1]["score"] > 0.9
+    change(own, 8)
+    path.write_text(json.dumps([e for e in entries if e["video_id"] != 1] + own))
+    with pytest.raises(InspectionError, match=f"tracking video 1 of swap again, oracle {message}") as error:
+        trace(RunView(copied).split("swap").video(1), "oracle")
+    assert "\n" not in str(error.value)
+
+
+def test_a_track_next_to_the_limit_may_be_on_one_side(make_run, tmp_path):
+    copied = shutil.copytree(make_run("run", "data.eval_splits=[swap,reenter]"), tmp_path / "run")
+    path = copied / "rows/minvis/swap/results.json"
+    entries = json.loads(path.read_text())
+    own = sorted((e for e in entries if e["video_id"] == 1), key=lambda e: -e["score"])
+    path.write_text(json.dumps([e for e in entries if e["video_id"] != 1] + own[1:]))
+    for distance, fine in ((-0.01, True), (-0.03, False)):
+        view = RunView(copied, (f"evaluation.track_score={own[0]['score'] + distance}",))
+        if fine:
+            assert len(trace(view.split("swap").video(1), "minvis")) == 8
+        else:
+            with pytest.raises(InspectionError, match="makes a track"):
+                trace(view.split("swap").video(1), "minvis")
+
+
+def test_a_track_under_several_classes_is_one(run):
+    several = 0
+    for row in ("minvis", "visage"):
+        for video_id in run.split("swap").video_ids:
+            video = run.split("swap").video(video_id)
+            step = trace(video, row)[3]
+            number_of = dict(zip(step.track_ids.tolist(), step.track_numbers.tolist(), strict=True))
+            assert set(step.own_numbers) == {track.id for track in video.tracks(row, min_score=0)}
+            for number, own in step.own_numbers.items():
+                several += number != number_of[own]
+    assert several
+
+
 def test_all_pictures_of_a_traced_video(run, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
@@ -243,3 +327,57 @@ def test_figures_show_what_was_chosen_and_what_is_right(run):
             assert CHOSEN in gids
             if any(f.frame == t and f.change == "switch" for f in video.failures("minvis")):
                 assert TRUE in gids, (video_id, t)
+
+
+@pytest.mark.parametrize("row", ["minvis", "visage", "gated-memory"])
+def test_figures_show_the_tracks_that_failed(run, row):
+    shown = 0
+    for split in map(run.split, run.splits):
+        for video_id in split.video_ids:
+            video = split.video(video_id)
+            steps = trace(video, row) if video.failures(row) else []
+            for failure in video.failures(row):
+                for t in failure.frames:
+                    figure = decisions.similarity_figure(video, row, steps, t)
+                    names = [label.get_text().partition(",")[0] for label in figure.axes[0].get_yticklabels()]
+                    assert {f"track {number}" for number in failure.track_ids} <= set(names), str(failure)
+                    old = steps[t].chosen()[steps[t].own_numbers[failure.track_ids[0]]]
+                    columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+                    instance = steps[t].truth_ids[old]
+                    assert any(name == f"query {old}" or name.endswith(f" {instance}") for name in columns)
+                    shown += failure.change != "start"
+    assert shown
+
+
+def test_memories_are_marked_where_their_track_failed(run, monkeypatch):
+    video = run.split("swap").video(1)
+    steps = trace(video, "visage")
+    number = video.tracks("visage")[0].id
+    planned = (
+        Failure("switch: occlusion", 3, (1,), (number, number + 1), last_frame=0),
+        Failure("start: merge", 6, (2,), (number,)),
+        Failure("switch: split", 5, (2,), (number + 1, number + 2), last_frame=4),
+    )
+    monkeypatch.setattr(video, "failures", lambda row: planned)
+    found = []
+    monkeypatch.setattr(decisions, "memory_figure", lambda *_, marked, **__: found.extend(marked))
+    decisions.memory_of_track(video, "visage", steps, number)
+    assert found == [1, 3, 6]
+    assert decisions.deciding_frames(video, "visage") == [1, 3, 5, 6]
+
+
+def test_generated_data_that_are_gone_are_not_generated_again(make_run, tmp_path):
+    run_dir = make_run("run", "data.eval_splits=[swap,reenter]")
+    gone = tmp_path / "gone"
+    message = f"{run_dir}: its data are not where they were ({{}} does not exist); say where they are: "
+    with pytest.raises(InspectionError) as error:
+        RunView(run_dir, (f"data.root={gone}",)).split("swap")
+    assert str(error.value) == message.format(f"data folder {gone}") + "data.root=DIR"
+    assert not gone.exists()
+    shutil.copytree(run_dir.parent / "data/swap", gone / "swap")
+    view = RunView(run_dir, (f"data.root={gone}",))
+    assert len(view.split("swap").video(1)) == 8
+    with pytest.raises(InspectionError) as error:
+        view.split("reenter")
+    assert str(error.value) == message.format(gone / "reenter/instances.json") + "data.root=DIR"
+    assert [path.name for path in gone.iterdir()] == ["swap"]

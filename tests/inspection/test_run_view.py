@@ -189,6 +189,17 @@ def test_videos_are_found_by_id_and_by_name(view):
     assert split.find("7") is split.find("clip7") is split.video(7)
 
 
+def test_an_id_that_is_the_folder_of_another_video_is_an_id(planted, tmp_path):
+    root = shutil.copytree(planted.parent / "data", tmp_path / "data")
+    text = (root / "valid.json").read_text()
+    for old, new in (("clip4", "7"), ("clip7", "0007"), ("clip9", "12")):
+        text = text.replace(f"{old}/", f"{new}/")
+    (root / "valid.json").write_text(text)
+    split = RunView(planted, (f"data.root={root}",)).split("valid")
+    found = {name: split.find(name).video_id for name in ("4", "7", "0007", "9", "12")}
+    assert found == {"4": 4, "7": 7, "0007": 7, "9": 9, "12": 9}
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, planted):
     with pytest.raises(FileNotFoundError, match=r"nothing: no run there, expected config.yaml in it"):
         RunView(tmp_path / "nothing")

@@ -164,6 +164,26 @@ def test_the_worst_video_is_found(view, tmp_path):
         show(view, Asked("worst", split="test", what=("strip",), out=tmp_path))
 
 
+def test_words_say_what_was_moved_and_which_tracks_count(call, planted, tmp_path, capsys):
+    words = (f"data.root={planted.parent / 'data'}", "evaluation.track_score=0.65", "cache.dir=elsewhere")
+    assert call("4", *words, "--split", "valid", "--what", "timeline", "-o", tmp_path) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "timeline-minvis.png")]
+
+
+def test_frames_that_are_left_out_are_said(view, monkeypatch):
+    from vistk.inspection import decisions
+    from vistk.inspection import show as module
+
+    video = view.split("valid").video(4)
+    monkeypatch.setattr(decisions, "similarity_figure", lambda *_: None)
+    for count, expected in ((6, []), (9, ["similarities of minvis: 6 of 9 frames; --frames names others"])):
+        monkeypatch.setattr(decisions, "deciding_frames", lambda *_, n=count: list(range(n)))
+        said: list[str] = []
+        assert len(list(module._similarities(video, "minvis", [], None, said.append))) == 6
+        assert len(list(module._similarities(video, "minvis", [], (1, 2), said.append))) == 2
+        assert said == expected
+
+
 def test_rows_default_to_the_tracker_and_minvis(view):
     assert default_rows(view) == ["minvis"]
 
@@ -181,6 +201,10 @@ def test_rows_default_to_the_tracker_and_minvis(view):
             "video 4 (clip4) of valid has no frame 10, expected 0 to 9",
         ),
         (("worst", "--metric", "IDF"), "no metric 'IDF', nearest is 'IDF1'"),
+        (("4", "--split", "valid", "--what", ""), "--what names no picture; there are strip, timeline"),
+        (("4", "tracker=visage", "--split", "valid"), "'tracker=visage' is not for show"),
+        (("4", "evaluation.keep_top=3", "--split", "valid"), "'evaluation.keep_top=3' is not for show"),
+        (("4", "data.root", "--split", "valid"), "'data.root' is not for show"),
     ],
 )
 def test_what_cannot_be_shown_is_one_sentence(call, planted, words, message):

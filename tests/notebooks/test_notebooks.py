@@ -128,10 +128,11 @@ def said(notebook: Any) -> str:
 @pytest.mark.xdist_group("notebooks")  # these two look at one run, which the first of them makes
 @pytest.mark.timeout(900)
 def test_association_failures(shared_workplace: Workplace):
-    notebook, (counted, kept, margins) = shared_workplace.execute(
+    notebook, (counted, kept, margins, parts) = shared_workplace.execute(
         "association_failures",
         "[switches.groupby(['split', 'tracker']).size().reset_index().values.tolist(), "
-        "found['kept'].tolist(), found[['query', 'appearance', 'verdict']].values.tolist()]",
+        "found['kept'].tolist(), found[['query', 'appearance', 'verdict']].values.tolist(), "
+        "[len(helped), len(misled), len(blind)]]",
     )
     report = evaluated(shared_workplace, metrics=("errors",))
     switches = report.query("metric == 'events' and group.str.startswith('switch')")
@@ -148,7 +149,17 @@ def test_association_failures(shared_workplace: Workplace):
     assert sum(rate["both right"]) / len(rate["both right"]) > 0.5
     assert sum(rate["both wrong"]) / len(rate["both wrong"]) < 0.5
     assert pictures(notebook) >= 12
-    assert f"VISAGE keeps {sum(kept)}." in said(notebook)
+    helped, misled, blind = parts
+    assert sum(kept) + misled + blind == len(kept)  # each switch is told of once
+    assert blind == sum(
+        not k and appearance <= 0 for k, (_, appearance, _) in zip(kept, margins, strict=True)
+    )
+    assert helped <= sum(kept)
+    text = said(notebook)
+    assert f"VISAGE keeps {sum(kept)}, in the frame where another track took it." in text
+    assert f"In {misled} others" in text
+    assert f"In the other {blind} appearance" in text
+    assert "IProgress" not in text
 
 
 RIGHT = {

@@ -88,6 +88,19 @@ def test_colours_and_markers() -> None:
     ]  # fmt: skip
 
 
+def test_one_vector_far_away_leaves_the_others_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, instances, frames = clusters(4, 50)
+    where = np.stack([np.arange(len(vectors)) % 11, np.arange(len(vectors)) % 7], 1).astype(float)
+    where[5] = 1e4, -1e4
+    where[7] = 500.0  # nobody's, which does not count
+    instances[7] = NOBODY
+    monkeypatch.setattr("vistk.viz.embeddings.neighbour_map", lambda _: where)
+    figure = embedding_map(vectors, instances, frames)
+    (axes,) = (axes for axes in figure.axes if axes.get_title() == "t-SNE")
+    assert axes.get_xlim() == pytest.approx((-1, 11))  # 0 to 10, and a tenth more on each side
+    assert axes.get_ylim() == pytest.approx((-0.6, 6.6))
+
+
 def test_nothing_says_so() -> None:
     figure = embedding_map(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int))
     assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["no vectors", "no vectors"]

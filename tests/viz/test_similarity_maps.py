@@ -75,6 +75,8 @@ def test_what_matters() -> None:
     # Tracks with a true query: 0, 1, 3; track 4 has taken that of track 1.
     assert that_matter(chosen, true) == ([0, 1, 3, 4], [1, 2, 4, 6])
     assert that_matter(np.full(3, -1), np.full(3, -1)) == ([], [])
+    # Track 5 is asked for, with the query that it took; track 3 took none.
+    assert that_matter(chosen, true, always=[3, 5]) == ([0, 1, 3, 4, 5], [0, 1, 2, 4, 6])
 
 
 def test_numbers_only_where_they_can_be_read() -> None:

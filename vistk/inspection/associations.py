@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,18 @@ from vistk.engine.scores import VideoScores
 from vistk.engine.shards import CacheError
 from vistk.engine.windows import Window, segment_windows
 from vistk.evaluation.clear import IOU_THRESHOLD
+from vistk.evaluation.files import Prediction
 from vistk.inspection.memory import MemoryContents, MemoryReader
 from vistk.inspection.names import NOBODY, InspectionError, require_known
 from vistk.inspection.run_view import VideoView
 from vistk.ops.assignment import best_assignment
-from vistk.ops.masks import frame_iou, tube_iou
+from vistk.ops.masks import frame_iou, iou_from_counts, tube_overlaps
 from vistk.structures import RLE, FinishedMasks, FrameQueries, Masks, TrackedFrame, Tracklet
 from vistk.trackers.association import class_scores
 from vistk.trackers.base import Tracker
+
+SAME_TUBE, SAME_SCORE = 0.95, 0.02
+"""IoU of two tubes, and difference of their scores, that another device may make of one track."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class AssociationStep:
     similarities: Mapping[str, np.ndarray]  # (R, Q) each; none in the first frame, or where there are none
     rows: np.ndarray  # (R,) int64, the tracker's numbers of the tracks in `similarities`
     row_numbers: np.ndarray  # (R,) int64, the same as they are in the results
+    own_numbers: Mapping[int, int]  # of all tracks of the results, the tracker's; several may be one's
     track_ids: np.ndarray  # (M,) int64, the tracker's
     track_numbers: np.ndarray  # (M,) int64, as they are in the results
     query_index: np.ndarray  # (M,) int64, the query that a track took; -1 where the tracker made masks up
@@ -84,13 +89,15 @@ def trace(view: VideoView, row: str) -> list[AssociationStep]:
     frames = [_step(tracker, state, t, *given) for t, given in enumerate(_frames(view, row, tracker))]
     rewritten = tracker.finish(state)
     tracked = [frame.tracked for frame in frames] if rewritten is None else rewritten
-    number_of = _numbers(view, row, _tracklets(view, frames, tracked))
+    own_numbers = _own_numbers(view, row, *_tracklets(view, frames, tracked))
+    number_of = {own: number for number, own in reversed(own_numbers.items())}
     return [
         AssociationStep(
             frame=t,
             similarities=frame.similarities,
             rows=frame.rows,
             row_numbers=_looked_up(number_of, frame.rows),
+            own_numbers=own_numbers,
             track_ids=(ids := _array(said.track_ids)),
             track_numbers=_looked_up(number_of, ids),
             query_index=_array(said.query_index),
@@ -166,8 +173,12 @@ def _step(
     return _Frame(found, rows, tracked, queries, finished, size, reader.read(t, state, tracked))
 
 
-def _tracklets(view: VideoView, frames: list[_Frame], tracked: list[TrackedFrame]) -> tuple[Tracklet, ...]:
-    """What the run made of these answers, with the tracker's numbers."""
+def _tracklets(
+    view: VideoView, frames: list[_Frame], tracked: list[TrackedFrame]
+) -> tuple[tuple[Tracklet, ...], float]:
+    """What the run made of these answers, with the tracker's numbers; and the score below which there may be
+    others that the run left out, as it keeps so many.
+    """
     config = view.split.run.config.evaluation
     scores = VideoScores(len(frames))
     for t, (frame, said) in enumerate(zip(frames, tracked, strict=True)):
@@ -176,44 +187,63 @@ def _tracklets(view: VideoView, frames: list[_Frame], tracked: list[TrackedFrame
     kept = scores.tracks(config.keep_top)
     for t, frame in enumerate(frames):
         scores.take(t, kept, frame.masks)
-    return scores.tracklets(config.keep_top, config.rescore)
+    best = scores.best(config.keep_top)
+    cut = best[-1][0] if len(best) == config.keep_top else 0.0
+    return scores.tracklets(config.keep_top, config.rescore), cut
 
 
-def _numbers(view: VideoView, row: str, tracklets: tuple[Tracklet, ...]) -> dict[int, int]:
-    """The number of the row's track that each of the tracker's became, that of its best class.
+def _own_numbers(view: VideoView, row: str, tracklets: tuple[Tracklet, ...], cut: float) -> dict[int, int]:
+    """The tracker's number of each of the row's tracks, by its number, the best first.
 
-    Masks may differ by a pixel where the run was on another device.
+    Results and what was tracked now are matched one to one, in each class. On another device the numbers
+    may differ by a little, so whoever is next to a limit may be missing on either side.
+
+    Raises:
+        InspectionError: a track of either side is not among those of the other.
     """
     predictions, numbers = view.predictions(row), view.numbers(row)
-    place = {category: label for label, category in enumerate(view.split.source.category_ids)}
-    number_of: dict[int, int] = {}
-    found: set[int] = set()
-    iou = _tube_ious([t.segmentations for t in tracklets], [p.masks for p in predictions])
-    for i, tracklet in enumerate(tracklets):  # by falling score
-        same = [
-            d
-            for d, p in enumerate(predictions)
-            if place[p.category_id] == tracklet.label and d not in found and iou[i, d] >= IOU_THRESHOLD
-        ]
-        if same:
-            best = max(same, key=lambda d: (iou[i, d], -abs(predictions[d].score - tracklet.score)))
-            found.add(best)
-            number_of.setdefault(tracklet.track_id, numbers[best])
+    likeness = _likeness(view, tracklets, predictions)
+    pairs = [
+        (i, d)
+        for i, d in zip(*(x.tolist() for x in best_assignment(torch.from_numpy(likeness))), strict=True)
+        if likeness[i, d] > 0
+    ]
+    own_number = {d: tracklets[i].track_id for i, d in pairs}
+    found = {i for i, _ in pairs}
+    again = f"{view.split.run.name}: tracking video {view.video_id} of {view.split.name} again, {row}"
+    limit = max(view.track_score, cut) + SAME_SCORE
     for d, prediction in enumerate(predictions):
-        if prediction.score >= view.track_score and d not in found:
+        if prediction.score >= limit and d not in own_number:
             raise InspectionError(
-                f"{view.split.run.name}: tracking video {view.video_id} of {view.split.name} again, {row} "
-                f"does not make the track of score {prediction.score:.2f} that its results have; weights, "
-                "data or code are others by now"
+                f"{again} does not make the track of score {prediction.score:.2f} that its results have; "
+                "weights, data, code or results are others by now"
             )
-    return number_of
+    for i, tracklet in enumerate(tracklets):
+        if tracklet.score >= limit and i not in found:
+            raise InspectionError(
+                f"{again} makes a track of score {tracklet.score:.2f} that its results do not have; "
+                "weights, data, code or results are others by now"
+            )
+    return {numbers[d]: own_number[d] for d in sorted(own_number)}  # by falling score
 
 
-def _tube_ious(a: list[Any], b: list[Any]) -> np.ndarray:
-    """``(len(a), len(b))``."""
-    if not a or not b:
-        return np.zeros((len(a), len(b)))
-    return tube_iou(a, b)
+def _likeness(
+    view: VideoView, tracklets: Sequence[Tracklet], predictions: Sequence[Prediction]
+) -> np.ndarray:
+    """``(len(tracklets), len(predictions))``, 0 for pairs that are not one track."""
+    if not tracklets or not predictions:
+        return np.zeros((len(tracklets), len(predictions)))
+    tubes, others = [t.segmentations for t in tracklets], [p.masks for p in predictions]
+    shared, area, other_area = tube_overlaps(tubes, others, len(view))
+    iou = iou_from_counts(shared.sum(0), area.sum(0), other_area.sum(0))
+    # In a long tube a frame weighs little, but a track that leaves its object there is another one.
+    there = (area[:, :, None] > 0) | (other_area[:, None] > 0)
+    same_frames = (~there | (iou_from_counts(shared, area, other_area) >= IOU_THRESHOLD)).all(0)
+    category_ids = np.array(view.split.source.category_ids)
+    same_class = category_ids[[t.label for t in tracklets], None] == [p.category_id for p in predictions]
+    difference = np.abs(np.subtract.outer([t.score for t in tracklets], [p.score for p in predictions]))
+    same = same_class & same_frames & (iou >= SAME_TUBE) & (difference <= SAME_SCORE)
+    return np.where(same, 1 + iou - difference, 0.0)
 
 
 def _truth_ids(view: VideoView, t: int, frame: _Frame) -> np.ndarray:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from vistk.evaluation.commands import words
+from vistk.inspection.names import InspectionError
 from vistk.inspection.run_view import RunView
 from vistk.inspection.show import WHAT, WORST, Asked, show
 
@@ -56,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """``vistk show``: prints what it wrote. Raises what the library raises."""
+    for word in arguments.words:
+        key, equals, _ = word.partition("=")
+        if not equals or not (key.startswith(("data.", "cache.")) or key == "evaluation.track_score"):
+            raise InspectionError(
+                f"{word!r} is not for show, which looks at the run as it was; expected data.KEY=VALUE or "
+                "cache.KEY=VALUE for what was moved since, or evaluation.track_score=SCORE"
+            )
     asked = Asked(
         video=arguments.video,
         split=arguments.split,

@@ -22,31 +22,34 @@ LEAST_SCORE = 0.3  # of queries of no instance in a map of vectors
 
 def deciding_frames(view: VideoView, row: str) -> list[int]:
     """The frames in which a row went wrong: an instance lost its track, or got another one."""
-    ends = [
-        t
-        for failure in view.failures(row)
-        for t in (failure.frame, None if failure.last_frame is None else failure.last_frame + 1)
-        if t is not None
-    ]
-    return sorted(set(ends))
+    return sorted({t for failure in view.failures(row) for t in failure.frames})
 
 
 def similarity_figure(view: VideoView, row: str, steps: Sequence[AssociationStep], t: int) -> Figure | None:
     """What the tracker compared in frame ``t``, what it chose, and what would have been right: that a track
     goes on with the instance that it was on last. None where it compared nothing.
+
+    The tracks of a failure that was decided in this frame are always shown, whatever they were on.
     """
     step = steps[t]
     if not step.similarities:
         return None
     took = step.chosen()
+    failed = {
+        step.own_numbers[number]: number
+        for failure in view.failures(row)
+        if t in failure.frames
+        for number in failure.track_ids
+        if number in step.own_numbers
+    }
     owners = instances_of_tracks(steps, t)
     query_of = {i: q for q, i in enumerate(step.truth_ids.tolist()) if i != NOBODY}
     chosen = np.array([took.get(r, -1) for r in step.rows.tolist()], dtype=np.int64)
     true = np.array([query_of.get(owners.get(r, NOBODY), -1) for r in step.rows.tolist()], dtype=np.int64)
-    rows, columns = that_matter(chosen, true)
-    if not rows:  # nothing is known to be right
-        rows = [r for r, number in enumerate(step.row_numbers.tolist()) if number != NOBODY]
-        columns = sorted({int(chosen[r]) for r in rows if chosen[r] >= 0})
+    always = [r for r, own in enumerate(step.rows.tolist()) if own in failed]
+    if not (true >= 0).any():  # nothing is known to be right
+        always = [r for r, number in enumerate(step.row_numbers.tolist()) if number != NOBODY or r in always]
+    rows, columns = that_matter(chosen, true, always)
     if not rows or not columns:
         return None
     labels = {one.id: one.label for one in view.truth}
@@ -58,7 +61,7 @@ def similarity_figure(view: VideoView, row: str, steps: Sequence[AssociationStep
         rows=rows,
         columns=columns,
         row_names=[
-            _row_name(own, number, owners.get(own, NOBODY))
+            _row_name(own, failed.get(own, number), owners.get(own, NOBODY))
             for own, number in zip(step.rows.tolist(), step.row_numbers.tolist(), strict=True)
         ],
         column_names=[names.get(q, f"query {q}") for q in range(len(step.scores))],
@@ -94,7 +97,7 @@ def memory_of_track(
 
     None where the tracker has no memory that is known, or the track is not its own.
     """
-    own = _own_number(steps, number)
+    own = steps[0].own_numbers.get(number) if steps else None
     name = vector_names(steps)[-1:]  # what tells most of how a thing looks: "appearance" where there is one
     if own is None or not name or all(step.memory is None for step in steps):
         return None
@@ -118,13 +121,7 @@ def memory_of_track(
             if taken[t] >= 0 and taken[frame] >= 0:
                 similarity[t, i] = unit[t][taken[t]] @ unit[frame][taken[frame]]
     scores = [float(step.scores[q]) if q >= 0 else np.nan for step, q in zip(steps, taken, strict=True)]
-    failed = {
-        t
-        for failure in view.failures(row)
-        if number in failure.track_ids
-        for t in (failure.frame, failure.last_frame and failure.last_frame + 1)
-        if t
-    }
+    failed = {t for failure in view.failures(row) if number in failure.track_ids for t in failure.frames}
     return memory_figure(
         remembered,
         weights,
@@ -164,15 +161,6 @@ def embedding_figure(view: VideoView, row: str, steps: Sequence[AssociationStep]
         {one.id: f"{one.label} {one.id}" for one in tracks},
         title=f"{row}, {name} vectors of {view.title}",
     )
-
-
-def _own_number(steps: Sequence[AssociationStep], number: int) -> int | None:
-    """The tracker's number of a track of the results."""
-    for step in steps:
-        found = np.flatnonzero(step.track_numbers == number)
-        if len(found):
-            return int(step.track_ids[found[0]])
-    return None
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

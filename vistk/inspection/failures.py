@@ -41,6 +41,11 @@ class Failure:
         """``swap``, ``split``, ``merge``, ``occlusion``, ``re-entry`` or ``lost``."""
         return self.kind.partition(": ")[2]
 
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The ones that decided: the first without the old track, and the first in which it is so."""
+        return tuple(sorted({self.frame} if self.last_frame is None else {self.last_frame + 1, self.frame}))
+
     def __str__(self) -> str:
         """``frame 5: instance 2 from track 2 to track 3 (switch: swap, with instance 3)``."""
         instance, *others = self.truth_ids

@@ -23,6 +23,7 @@ import torch
 from accelerate import Accelerator
 
 from vistk.config import CONFIG_FILE, RunConfig, compose
+from vistk.data.config import SyntheticConfig
 from vistk.data.holdout import video_name
 from vistk.evaluation.files import GroundTruth, Prediction, Results, Video, load_results
 from vistk.evaluation.ground_truth import ground_truth_of
@@ -30,6 +31,7 @@ from vistk.evaluation.overlaps import VideoOverlaps, video_overlaps
 from vistk.evaluation.parts import union
 from vistk.inspection.failures import Failure, VideoScores, covering, failures, numbers_of_tracks
 from vistk.inspection.models import Models, load_models
+from vistk.inspection.moved_data import moved, require_written
 from vistk.inspection.names import NOBODY, InspectionError, require_known
 from vistk.schema import ConfigError
 from vistk.splits import LOCAL, EvaluationSplit, open_data
@@ -119,9 +121,11 @@ class RunView:
         config = replace(self.config, data=data, eval_only=True)
         try:
             with self.silence():
+                if isinstance(config.data, SyntheticConfig):
+                    require_written(config.data, config.train.split)
                 return open_data(config, self.accelerator).evaluation[name]
         except (FileNotFoundError, ConfigError) as error:
-            raise InspectionError(f"{self.run_dir}: {_moved(error)}") from error
+            raise InspectionError(f"{self.run_dir}: {moved(error)}") from error
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -191,12 +195,14 @@ class SplitView:
         return self._videos[video_id]
 
     def find(self, name: str) -> VideoView:
-        """A video by its id or by its name, the folder of its frames.
+        """A video by its id or by its name, the folder of its frames; what is both is meant as an id.
 
         Raises:
             InspectionError: there is no such video.
         """
         named = {video_name(record): record.video_id for record in self.source.videos if len(record)}
+        if name in map(str, self.video_ids):
+            return self.video(int(name))
         if name in named:
             return self.video(named[name])
         if name.lstrip("-").isdecimal():
@@ -277,7 +283,7 @@ class VideoView:
         try:
             pixels = self.split.source.read_frame(self.record, t)
         except FileNotFoundError as error:
-            raise InspectionError(f"{self.split.run.name}: {_moved(error)}") from error
+            raise InspectionError(f"{self.split.run.name}: {moved(error)}") from error
         return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
     @cached_property
@@ -344,7 +350,3 @@ class VideoView:
 def _ordered(names: set[str], order: Sequence[str]) -> tuple[str, ...]:
     place = {name: i for i, name in reversed(list(enumerate(order)))}
     return tuple(sorted(names, key=lambda name: (place.get(name, len(order)), name)))
-
-
-def _moved(error: Exception) -> str:
-    return f"its data are not where they were ({error}); say where they are: data.root=DIR"

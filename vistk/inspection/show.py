@@ -54,6 +54,8 @@ def show(run: RunView, asked: Asked) -> list[Path]:
         CheckpointError: the run's weights are gone, which all but strips and timelines need.
         OSError: a file cannot be read or written.
     """
+    if not asked.what:
+        raise InspectionError(f"--what names no picture; there are {', '.join(WHAT)}")
     for name in asked.what:
         require_known("picture", name, WHAT, "--what")
     rows = list(asked.rows) or default_rows(run)
@@ -133,7 +135,7 @@ def _pictures(
             if row not in steps:
                 steps[row] = trace(view, row)
             drawn = 0
-            for name, figure in _TRACED[what](view, row, steps[row], frames):
+            for name, figure in _TRACED[what](view, row, steps[row], frames, asked.say):
                 if figure is not None:
                     yield f"{what}-{row}-{name}", figure
                     drawn += 1
@@ -142,21 +144,40 @@ def _pictures(
 
 
 def _similarities(
-    view: VideoView, row: str, steps: Sequence[AssociationStep], frames: Sequence[int] | None
+    view: VideoView,
+    row: str,
+    steps: Sequence[AssociationStep],
+    frames: Sequence[int] | None,
+    say: Callable[[str], None],
 ) -> Iterator[tuple[str, Any]]:
-    chosen = decisions.deciding_frames(view, row)[:MOST_FIGURES] if frames is None else frames
+    chosen = frames
+    if chosen is None:
+        deciding = decisions.deciding_frames(view, row)
+        chosen = deciding[:MOST_FIGURES]
+        if len(deciding) > MOST_FIGURES:
+            say(f"similarities of {row}: {MOST_FIGURES} of {len(deciding)} frames; --frames names others")
     return ((f"{t:05d}", decisions.similarity_figure(view, row, steps, t)) for t in chosen)
 
 
 def _memories(
-    view: VideoView, row: str, steps: Sequence[AssociationStep], frames: Sequence[int] | None
+    view: VideoView,
+    row: str,
+    steps: Sequence[AssociationStep],
+    frames: Sequence[int] | None,
+    say: Callable[[str], None],
 ) -> Iterator[tuple[str, Any]]:
-    numbers = decisions.remembering_tracks(view, row)[:MOST_FIGURES]
-    return ((f"track-{n}", decisions.memory_of_track(view, row, steps, n)) for n in numbers)
+    numbers = decisions.remembering_tracks(view, row)
+    if len(numbers) > MOST_FIGURES and any(step.memory is not None for step in steps):
+        say(f"memory of {row}: {MOST_FIGURES} of {len(numbers)} tracks")
+    return ((f"track-{n}", decisions.memory_of_track(view, row, steps, n)) for n in numbers[:MOST_FIGURES])
 
 
 def _embeddings(
-    view: VideoView, row: str, steps: Sequence[AssociationStep], frames: Sequence[int] | None
+    view: VideoView,
+    row: str,
+    steps: Sequence[AssociationStep],
+    frames: Sequence[int] | None,
+    say: Callable[[str], None],
 ) -> Iterator[tuple[str, Any]]:
     names = decisions.vector_names(steps)
     return ((name, decisions.embedding_figure(view, row, steps, name)) for name in names)

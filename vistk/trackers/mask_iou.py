@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,7 +42,8 @@ class MaskIoU(Tracker[MaskIoUState]):
         """All there is, the IoU as "mask", is "mixed" as well."""
         if state.masks is None:
             return {}
-        iou = _overlaps(state.masks, frame_masks(frame, "MaskIoU"))
+        # (R, Q) float64, on the CPU, where masks are
+        iou = torch.from_numpy(frame_iou(state.masks, frame_masks(frame, "MaskIoU")))
         return {"mask": iou, "mixed": iou}
 
     def step(self, state: MaskIoUState, frame: FrameQueries) -> TrackedFrame:
@@ -51,14 +51,9 @@ class MaskIoU(Tracker[MaskIoUState]):
         if state.masks is None:
             state.masks = masks
             return slots_frame(frame)
-        query_index = assign_slots(_overlaps(state.masks, masks))
+        query_index = assign_slots(self.similarities(state, frame)["mixed"])
         state.masks = [
             old if masks[q] is None else masks[q]
             for old, q in zip(state.masks, query_index.tolist(), strict=True)
         ]
         return slots_frame(frame, query_index.to(frame.logits.device))
-
-
-def _overlaps(tracks: Sequence[RLE | None], queries: Sequence[RLE | None]) -> Tensor:
-    """``(R, Q)`` float64 IoU, on the CPU, where masks are."""
-    return torch.from_numpy(frame_iou(tracks, queries))

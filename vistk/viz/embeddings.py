@@ -109,6 +109,8 @@ def embedding_map(
         axes.set_yticks([])
         plain(axes)
         axes.set_facecolor("#f6f6f6")
+        if axes is right:
+            _limit(axes, where[instances != NOBODY])
     if shares.any():
         left.set_xlabel(f"{shares[0]:.0%} of the variance")
         left.set_ylabel(f"{shares[1]:.0%}")
@@ -143,6 +145,17 @@ def _scatter(
                     linewidths=0.5, label=label, gid=f"instance {instance}", zorder=1 if nobody else 3,
                 )  # fmt: skip
                 label = f"_{label}"
+
+
+def _limit(axes: Axes, points: np.ndarray) -> None:
+    """Show the 1st to the 99th percentile: t-SNE throws some vectors so far that all else would be a dot."""
+    if not len(points):
+        return
+    low, high = np.percentile(points, (1, 99), axis=0)
+    margin = 0.1 * (high - low)
+    if (margin > 0).all():
+        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +21,18 @@ MOST_NUMBERED = 150
 """Cells of a matrix in which the numbers are written."""
 
 
-def that_matter(chosen: np.ndarray, true: np.ndarray) -> tuple[list[int], list[int]]:
+def that_matter(
+    chosen: np.ndarray, true: np.ndarray, always: Collection[int] = ()
+) -> tuple[list[int], list[int]]:
     """Rows and columns to look at: tracks with a true query, these, the chosen ones, and who has taken them.
 
     Args:
         chosen, true: ``(R,)`` int64, the query of every track, -1 for none.
+        always: rows to look at with the queries that they chose, true ones or not.
     """
-    columns = {int(q) for r in np.flatnonzero(true >= 0) for q in (true[r], chosen[r]) if q >= 0}
-    rows = [r for r in range(len(true)) if true[r] >= 0 or int(chosen[r]) in columns]
+    first = [r for r in range(len(true)) if true[r] >= 0 or r in always]
+    columns = {int(q) for r in first for q in (true[r], chosen[r]) if q >= 0}
+    rows = [r for r in range(len(true)) if r in first or int(chosen[r]) in columns]
     return rows, sorted(columns)
 
 
