@@ -434,14 +434,14 @@ def alive() -> tuple[int, int]:
     [(True, "minvis", 10_000), (False, "minvis", 1000), ("folder", "minvis", 1000), (True, "mask-iou", 1000)],
 )
 def test_memory_is_where_it_was(record, name, count, tmp_path, monkeypatch):
-    """After 10,000 frames a stream holds what it held after 100."""
+    """After 10,000 frames a stream holds what it held after 300."""
     for module in (stream_store, stream_answers):
         monkeypatch.setattr(module, "PIECE", 25)
     segmenter = CountingSegmenter(queries=2)
     stream = Stream(segmenter, tracker_of(name, segmenter), record=tmp_path if record == "folder" else record)
     frame = torch.zeros(3, 16, 24, dtype=torch.uint8)
-    for number in range(100):
-        frame[0, 0, 0] = number
+    for number in range(300):
+        frame[0, 0, 0] = number % 100
         stream.push(frame)
     segmenter.passes.clear()
     tensors, blocks = alive()
@@ -450,7 +450,7 @@ def test_memory_is_where_it_was(record, name, count, tmp_path, monkeypatch):
     segmenter.passes.clear()
     tensors_later, blocks_later = alive()
     assert tensors_later <= tensors
-    # A leak has some blocks a frame; what fills up in the allocator is less than one in five.
-    assert blocks_later < blocks + 300 + count / 5, f"{blocks_later - blocks} blocks more"
+    # A leak has a block a frame, or more. What fills up in the allocator slows down: 400 by 1,000 frames.
+    assert blocks_later < blocks + 0.8 * (count - 300), f"{blocks_later - blocks} blocks more"
     if record is not False:
         assert len(stream.close().tracklets[0].segmentations) == count
