@@ -431,17 +431,17 @@ def alive() -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("record", "name", "count"),
-    [(True, "minvis", 10_000), (False, "minvis", 1000), ("folder", "minvis", 1000), (True, "mask-iou", 1000)],
+    [(True, "minvis", 10_000), (False, "minvis", 5000), ("folder", "minvis", 5000), (True, "mask-iou", 5000)],
 )
 def test_memory_is_where_it_was(record, name, count, tmp_path, monkeypatch):
-    """After 10,000 frames a stream holds what it held after 300."""
+    """After 10,000 frames a stream holds what it held after 100."""
     for module in (stream_store, stream_answers):
         monkeypatch.setattr(module, "PIECE", 25)
     segmenter = CountingSegmenter(queries=2)
     stream = Stream(segmenter, tracker_of(name, segmenter), record=tmp_path if record == "folder" else record)
     frame = torch.zeros(3, 16, 24, dtype=torch.uint8)
-    for number in range(300):
-        frame[0, 0, 0] = number % 100
+    for number in range(100):
+        frame[0, 0, 0] = number
         stream.push(frame)
     segmenter.passes.clear()
     tensors, blocks = alive()
@@ -450,7 +450,8 @@ def test_memory_is_where_it_was(record, name, count, tmp_path, monkeypatch):
     segmenter.passes.clear()
     tensors_later, blocks_later = alive()
     assert tensors_later <= tensors
-    # A leak has a block a frame, or more. What fills up in the allocator slows down: 400 by 1,000 frames.
-    assert blocks_later < blocks + 0.8 * (count - 300), f"{blocks_later - blocks} blocks more"
+    # A leak has some blocks a frame. The caches of Python and NumPy fill up with 900 in 5,000 frames, 20 of them
+    # in the last 2,000.
+    assert blocks_later < blocks + 1500, f"{blocks_later - blocks} blocks more"
     if record is not False:
         assert len(stream.close().tracklets[0].segmentations) == count
