@@ -59,6 +59,22 @@ def test_readme_commands_are_found(readme_commands: ModuleType, name: str) -> No
     assert {"run": "experiments/run.py", "look": "vistk show", "test": "pytest"}[name] in found
 
 
+def test_all_other_readme_commands_run_too(readme_commands: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = readme_commands.rest(readme)
+    marked = [readme_commands.command(readme, name) for name in ("run", "look", "test")]
+    assert not any(command in found for command in marked)
+    lines = len(found.splitlines()) + sum(len(command.splitlines()) for command in marked)
+    blocks = re.findall(r"^```bash\n(.+?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert lines == sum(len(block.splitlines()) for block in blocks)
+    more = readme + "\n```bash\nvistk show RUN \\\n    worst\n```\n"
+    with pytest.raises(ValueError, match="nothing stands for RUN in 'vistk show RUN"):
+        readme_commands.rest(more)
+    assert readme_commands.rest(more.replace("show RUN", "show runs/a")).endswith("show runs/a      worst")
+    with pytest.raises(ValueError, match=r"expected 'vistk data check DIR' once in its commands, found 0"):
+        readme_commands.rest(readme.replace("check DIR", "check"))
+
+
 def test_readme_command_is_taken_verbatim(readme_commands: ModuleType) -> None:
     text = "# A\n\n<!-- ci: run -->\n\n```bash\na && \\\n  b 'c'\n```\n\n```bash\nno\n```\n"
     assert readme_commands.command(text, "run") == "a && \\\n  b 'c'"

@@ -9,9 +9,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+from golden_weights import published_state
 
 from vistk import cli
 from vistk.config import compose
+from vistk.data.config import SyntheticConfig
+from vistk.data.synthetic import config_hash
+from vistk.structures import VideoPrediction
+from vistk.trackers.minvis import MinVIS
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(?:bash|sh)\n(.+?)^```", re.MULTILINE | re.DOTALL)
@@ -87,6 +93,36 @@ def test_a_command_can_be_said(
         return
     options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - {"--help", "-m"}
     assert options <= _options(path), f"{program} has {', '.join(sorted(_options(path)))}"
+
+
+def test_the_folder_of_the_benchmark_is_its_own() -> None:
+    """A glob would find every benchmark that somebody drew since."""
+    named = set(re.findall(r"datasets/synthetic/([^/\s]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert named == {config_hash(SyntheticConfig())}
+
+
+def test_the_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All Python of the README, with the names that it takes for granted."""
+    torch.save({"model": published_state("visage_r50_ytvis2019")}, tmp_path / "visage_r50_ytvis19.pth")
+    monkeypatch.chdir(tmp_path)
+    frames = torch.randint(0, 255, (2, 3, 32, 64), dtype=torch.uint8)
+    known = {
+        "frames": frames,
+        "camera": [f.permute(1, 2, 0).numpy() for f in frames],
+        "MyTracker": MinVIS,
+    }
+    programs = re.findall(r"^```python\n(.+?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.DOTALL)
+    assert len(programs) == 3
+    programs.sort(key=lambda program: "load_published" not in program)  # the others take its segmenter
+    for program in programs:
+        exec(program.replace("short_side=360", "short_side=32"), known)
+        if "predict(" in program:
+            predicted = known["prediction"]
+    streamed = known["prediction"]
+    assert isinstance(predicted, VideoPrediction)
+    assert isinstance(streamed, VideoPrediction)
+    assert len(streamed.tracklets) == len(predicted.tracklets) > 0
+    assert known["frame"].masks.shape[1:] == (32, 64)
 
 
 def _code(words: list[str]) -> object:

@@ -275,6 +275,8 @@ def test_videos_without_a_frame_leave_nothing(tmp_path, capsys):
     with pytest.raises(TrackingError, match="has no frame to be tracked"):
         track(write_video(tmp_path / "a.mp4", clip()), "-o", tmp_path / "out", "--start", 100)
     (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(VideoFileError, match=r"expected one INPUT, found .*frames and b\.mp4 and c$"):
+        track(frames, "b.mp4", "c", "-o", tmp_path / "out")
     with pytest.raises(VideoFileError, match=r"a\.txt cannot be read as a video"):
         track(tmp_path / "a.txt", "-o", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".lock"]

@@ -8,7 +8,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-from vistk.data.frame_sources import FOLDER_RATE, Selection
+from vistk.data.frame_sources import FOLDER_RATE, Selection, VideoFileError
 from vistk.engine.train import Interrupted
 from vistk.evaluation.commands import at_least
 from vistk.tracking.outputs import Wanted
@@ -85,6 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """``vistk track``: says what it does; a bar goes to stderr. Raises what the library raises."""
+    more = [word for word in arguments.words if "=" not in word]
+    if more:  # as of a glob that found several
+        raise VideoFileError(f"expected one INPUT, found {' and '.join([arguments.input, *more])}")
     asked = Asked(
         given=arguments.input,
         words=arguments.words,
