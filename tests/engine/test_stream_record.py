@@ -450,8 +450,8 @@ def test_memory_is_where_it_was(record, name, count, tmp_path, monkeypatch):
     segmenter.passes.clear()
     tensors_later, blocks_later = alive()
     assert tensors_later <= tensors
-    # A leak has some blocks a frame. The caches of Python and NumPy fill up with 900 in 5,000 frames, 20 of them
-    # in the last 2,000.
+    # A leak has some blocks a frame. The caches of Python and NumPy fill up with 900 in 5,000 frames, 20 of
+    # them in the last 2,000.
     assert blocks_later < blocks + 1500, f"{blocks_later - blocks} blocks more"
     if record is not False:
         assert len(stream.close().tracklets[0].segmentations) == count
