@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vistk.engine import finishing
+from vistk.engine import finishing, tiles
 from vistk.engine.finishing import FrameMasks, FrameSize, finish_chosen, finish_masks
 from vistk.ops.masks import decode
 from vistk.structures import FinishedMasks
@@ -21,6 +21,7 @@ SIZES = [  # of the mask logits, then as in FrameSize
     ((23, 1), (92, 4), (89, 1), (1, 1)),
     ((1, 1), (4, 4), (4, 4), (5, 3)),
     ((7, 40), (28, 160), (28, 159), (2, 300)),
+    ((2, 40), (16, 640), (15, 639), (23, 700)),  # more columns in a tile than a byte counts
 ]
 
 
@@ -120,6 +121,24 @@ def test_a_mask_does_not_depend_on_its_company(given, network, resized, output, 
         assert torch.equal(together.probability_sum, torch.cat([part.probability_sum for part in parts]))
     monkeypatch.setattr(finishing, "MASKS_ON_CPU", 3)
     assert same(together, finish_masks(logits, size))
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16])
+@pytest.mark.parametrize(("given", "network", "resized", "output"), SIZES)
+def test_borders_of_tiles_change_nothing(given, network, resized, output, tile, monkeypatch):
+    size = FrameSize(network, resized, output)
+    logits = logits_of(7, *given, seed=2)
+    expected = finish_masks(logits, size)
+    monkeypatch.setattr(tiles, "TILE", tile)
+    for cached in ("_rows", "_columns"):
+        monkeypatch.setattr(tiles, cached, getattr(tiles, cached).__wrapped__)
+    assert same(finish_masks(logits, size), expected)
+
+
+def test_the_buffer_of_numpy_is_as_before():
+    before = np.getbufsize()
+    finish_masks(logits_of(3, 5, 7), FrameSize((20, 28), (20, 28), (40, 56)))
+    assert np.getbufsize() == before
 
 
 def test_gradients_are_left_alone():

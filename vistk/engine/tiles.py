@@ -19,10 +19,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-TILE = 16  # side of a tile in cells of the mask logits
+TILE = 32  # side of a tile in cells of the mask logits; many small calls are slow, above all in two threads
+COLUMNS = 255  # that are counted at once, in bytes
+BUFFER = 1024  # numbers; see _interpolate
 
 Taps = tuple[tuple[np.ndarray, np.ndarray], ...]
-"""Linear interpolation of one axis: for each pixel cells (pixels,) and their weights (pixels, 1)."""
+"""Linear interpolation of one axis: a cell of each pixel (K,) and its weight (K, 1), then the next cell of
+the first pixels, as far as any has one."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,40 @@ def resize_by_tiles(
     stride = height * width + 1
     keys = [np.zeros(0, dtype=np.int64)]
     last_step = _steps(resized[0], height)
-    positive = mask_logits > 0
+    # Masks on the last axis and rows before them: a column is one long array. Negated, as probabilities want
+    # them: no rounding depends on the sign.
+    negated = np.ascontiguousarray(-mask_logits.transpose(1, 2, 0))
+    positive = negated < 0
     for rows in _rows(h, network[0], resized[0]):
-        positive_columns = positive[:, rows.cells].max(1)
+        changes = []
+        positive_columns = positive[rows.cells].max(0)
         for columns in _columns(w, network[1], resized[1], width):
-            index = np.flatnonzero(positive_columns[:, columns.cells].max(1))
+            index = np.flatnonzero(positive_columns[columns.cells].max(0))
             if not len(index):
                 continue
-            x = _interpolate(mask_logits[index, rows.cells, columns.cells], rows.taps)
-            x = np.ascontiguousarray(x.transpose(0, 2, 1))  # (M, cells, rows)
+            x = negated[rows.cells, columns.cells]
+            if len(index) < n:
+                x = x[..., index]
+            x = _interpolate(x.reshape(len(x), -1), rows.taps).reshape(-1, *x.shape[1:])
+            x = x.swapaxes(0, 1).reshape(x.shape[1], -1)  # (cells, rows * M)
             logits = _interpolate(x, columns.taps)
-            sums = _sums(logits[:, :, : rows.own])
-            probability[index] += sums[0]
-            area[index] += sums[1]
+            for first in range(0, len(logits), COLUMNS):
+                sums = _sums(logits[first : first + COLUMNS, : rows.own * len(index)], len(index))
+                probability[index] += sums[0]
+                area[index] += sums[1]
             if columns.output_taps is not columns.taps:
                 logits = _interpolate(x, columns.output_taps)
-            tops = index[:, None] * stride + np.arange(columns.start, columns.stop) * height
-            keys += _changes(logits, tops.reshape(-1), rows, last_step, height)
+            logits = logits.reshape(len(logits), -1, len(index))
+            tops = columns.pixels[:, None] * height + index * stride
+            # From background above the first row, and to background behind the last pixel.
+            if rows.start == 0:
+                keys.append(tops[logits[:, 0] < 0])
+            if rows.stop == resized[0]:
+                keys.append(tops[logits[:, -1] < 0] + height)
+            changes.append(_changes(logits, tops))
+        if changes:
+            top, row, before, after = map(np.concatenate, zip(*changes, strict=True))
+            keys.append(_keys(top, row + rows.start, before, after, last_step))
     found = _unpaired(np.concatenate(keys))
     behind = np.arange(1, n + 1) * stride - 1
     at = np.searchsorted(found, behind)
@@ -77,51 +97,52 @@ def resize_by_tiles(
     return TiledMasks(probability, area, found - (behind - (stride - 1)).repeat(np.diff(bounds)), bounds)
 
 
-def _sums(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the positive ones among ``(M, ..)`` logits, the sum of probabilities and the number, each (M,)."""
-    values = np.maximum(logits, 0).reshape(len(logits), -1)
-    area = np.sign(values).sum(1)  # exact: whole numbers
-    np.negative(values, out=values)
+def _sums(negated: np.ndarray, masks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the positive ones among ``(columns, rows * M)`` logits, the probabilities summed and the number."""
+    area = np.add.reduce((negated < 0).view(np.uint8), 0, dtype=np.uint8).reshape(-1, masks).sum(0)
+    values = np.clip(negated, -np.inf, 0)  # several times faster than np.minimum
     np.exp(values, out=values)
     values += 1
     np.divide(1, values, out=values)
-    # Multiples of 2^-24 from 0.5 to 1, so that this sum is exact, too; 0.5 where the logit is not positive.
-    total = values.sum(1, dtype=np.float64)
-    return total - 0.5 * (values.shape[1] - area), area
+    # Multiples of 2^-24 from 0.5 to 1, so that this sum is exact; 0.5 where the logit is not positive.
+    total = values.sum(0, dtype=np.float64).reshape(-1, masks).sum(0)
+    return total - 0.5 * (values.size // masks - area), area
 
 
-def _changes(
-    logits: np.ndarray, tops: np.ndarray, rows: _Rows, last_step: _Steps, height: int
-) -> list[np.ndarray]:
-    """Pixels of the output at which a mask begins or ends, going down each column from background.
-
-    A column that ends in the mask changes behind its last pixel.
+def _changes(negated: np.ndarray, tops: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Pairs of unlike sign among ``(columns, rows, M)`` logits, of which one is right below the other.
 
     Args:
-        logits: ``(M, columns, rows)``, rows at the resized size, columns at output size.
-        tops: ``(M * columns,)`` keys of the topmost pixels.
+        negated: rows at the resized size, columns at output size.
+        tops: ``(columns, M)`` keys of the topmost pixels.
+
+    Returns:
+        Of each pair the topmost pixel of its column, the row of the upper one, and both logits.
     """
-    inside = logits > 0
-    found = []
-    if rows.start == 0:
-        found.append(tops[inside[:, :, 0].reshape(-1)])
-    if rows.stop == last_step.count:
-        found.append(tops[inside[:, :, -1].reshape(-1)] + height)
-    pairs = logits.shape[2] - 1
-    if pairs:
-        at = np.flatnonzero(inside[:, :, 1:] != inside[:, :, :-1])
-        column = at // pairs
-        row = at - column * pairs + rows.start
-        at += column
-        flat = logits.reshape(-1)
-        before, after = flat[at], flat[at + 1]
-        ends = before > 0
-        pixel = tops[column] + last_step.first[row]
-        for share in last_step.shares:
-            weight = share[row]
-            pixel += (before * (1 - weight) + after * weight > 0) == ends  # still as before
-        found.append(pixel)
-    return found
+    _, rows, masks = negated.shape
+    inside = negated < 0
+    at = np.flatnonzero(inside[:, 1:] != inside[:, :-1])
+    row = at // masks
+    mask = at - row * masks
+    column = row // max(1, rows - 1)
+    row -= column * (rows - 1)
+    column *= masks
+    at += column
+    column += mask
+    flat = negated.reshape(-1)
+    return tops.reshape(-1)[column], row, flat[at], flat[at + masks]
+
+
+def _keys(
+    top: np.ndarray, row: np.ndarray, before: np.ndarray, after: np.ndarray, last_step: _Steps
+) -> np.ndarray:
+    """Pixels of the output at which a mask begins or ends, from what :func:`_changes` finds."""
+    ends = before < 0
+    pixel = top + last_step.first[row]
+    for share in last_step.shares:
+        weight = share[row]
+        pixel += (before * (1 - weight) + after * weight < 0) == ends  # still as before
+    return pixel
 
 
 def _unpaired(keys: np.ndarray) -> np.ndarray:
@@ -150,11 +171,10 @@ class _Rows:
 class _Columns:
     """A tile's part of the columns."""
 
-    start: int  # at output size
-    stop: int
+    pixels: np.ndarray  # at output size; those that need more cells come first
     cells: slice
     taps: Taps  # to the resized size
-    output_taps: Taps
+    output_taps: Taps  # to the pixels
 
 
 @dataclass(frozen=True)
@@ -189,11 +209,14 @@ def _columns(source: int, network: int, resized: int, output: int) -> tuple[_Col
     bands = []
     for i in range(tiles):
         part = weights[i * resized // tiles : (i + 1) * resized // tiles]
-        start, stop = i * output // tiles, (i + 1) * output // tiles
-        cells = _used(np.concatenate([part, output_weights[start:stop]]))
-        taps = _taps(part[:, cells])
-        output_taps = taps if output == resized else _taps(output_weights[start:stop, cells])
-        bands.append(_Columns(start, stop, cells, taps, output_taps))
+        pixels = np.arange(i * output // tiles, (i + 1) * output // tiles)
+        pixels = pixels[np.argsort(-np.count_nonzero(output_weights[pixels], axis=1), kind="stable")]
+        output_part = output_weights[pixels]
+        cells = _used(np.concatenate([part, output_part]))
+        output_taps = _taps(output_part[:, cells])
+        # Sums do not depend on the order of pixels.
+        taps = output_taps if output == resized else _taps(part[:, cells])
+        bands.append(_Columns(pixels, cells, taps, output_taps))
     return tuple(bands)
 
 
@@ -221,24 +244,33 @@ def _used(weights: np.ndarray) -> slice:
 def _taps(weights: np.ndarray) -> Taps:
     """The numbers of ``(pixels, cells)`` weights that are not zero."""
     order = np.argsort(weights == 0, axis=1, kind="stable")
-    most = int(np.count_nonzero(weights, axis=1).max())
-    return tuple(
-        (cells, np.take_along_axis(weights, cells[:, None], 1).astype(np.float32))
-        for cells in np.ascontiguousarray(order[:, :most].T)
-    )
+    weights = np.take_along_axis(weights, order, 1).astype(np.float32)
+    taps = []
+    for cells, numbers in zip(order.T, weights.T, strict=True):
+        used = np.flatnonzero(numbers)
+        if len(used):
+            first = slice(used[-1] + 1)
+            taps.append((cells[first].copy(), numbers[first, None].copy()))
+    return tuple(taps)
 
 
 def _interpolate(x: np.ndarray, taps: Taps) -> np.ndarray:
-    """``(M, cells, X)`` to ``(M, pixels, X)``."""
+    """``(cells, X)`` to ``(pixels, X)``."""
     (cells, weights), *more = taps
-    out = np.take(x, cells, axis=1)
-    out *= weights
-    if more:
-        term = np.empty_like(out)
-        for cells, weights in more:
-            np.take(x, cells, axis=1, out=term, mode="clip")  # another mode would copy
-            term *= weights
-            out += term
+    out = np.take(x, cells, axis=0)
+    # A buffer that rows do not fit in: NumPy 2.4 would fill it with copies of the weights.
+    usual = np.setbufsize(BUFFER)
+    try:
+        out *= weights
+        if more:
+            terms = np.empty_like(out[: len(more[0][0])])
+            for cells, weights in more:
+                term = terms[: len(cells)]
+                np.take(x, cells, axis=0, out=term, mode="clip")  # another mode would copy
+                term *= weights
+                out[: len(cells)] += term
+    finally:
+        np.setbufsize(usual)
     return out
 
 
