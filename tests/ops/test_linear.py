@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vistk.ops import choose_dense, conv2d, linear, onednn
+from vistk.ops import choose_dense, conv2d, linear, onednn, products
 from vistk.ops.linear import WORTH_A_CALL
 from vistk.ops.onednn import missing_from_build
 
@@ -250,6 +250,35 @@ def test_what_a_build_lacks_is_said(monkeypatch, change, reason):
     finally:
         monkeypatch.undo()
         missing_from_build.cache_clear()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "sliced", "expanded"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_products_of_any_layout(calls, batch, layout):
+    x = torch.randn(batch, 83, 256)
+    y = {
+        "contiguous": lambda: torch.randn(batch, 256, 161),
+        "channels last": lambda: torch.randn(batch, 161, 256).mT,
+        "sliced": lambda: torch.randn(batch, 300, 200)[:, 3:259, :161],
+        "expanded": lambda: torch.randn(1, 256, 161).expand(batch, -1, -1),
+    }[layout]()
+    with torch.inference_mode():
+        found, expected = products(x, y), x.double() @ y.double()
+        assert torch.equal(products(x[-1:], y[-1:])[0], found[-1])  # whatever the others are
+    assert calls == ["_linear_pointwise"] * (batch + 1)
+    torch.testing.assert_close(found.double(), expected, atol=ATOL[torch.float32], rtol=0)
+
+
+def test_products_are_pytorchs_where_gradients_or_other_numbers_are_asked_for(calls):
+    x, y = torch.randn(2, 83, 256), torch.randn(2, 256, 161, requires_grad=True)
+    products(x, y).square().sum().backward()
+    assert torch.equal(y.grad, torch.autograd.grad((x @ y).square().sum(), y)[0])
+    with torch.inference_mode():
+        assert torch.equal(products(x.double(), y.double()), x.double() @ y.double())
+        assert products(x[:0], y[:0]).shape == (0, 83, 161)
+        assert products(x[:, :0], y).shape == (2, 0, 161)
+        assert torch.equal(products(x[:, :1], y[..., :7]), x[:, :1] @ y[..., :7])
+    assert calls == []
 
 
 GEOMETRIES = {

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vistk.models.layers import MLP, Linear, MultiheadAttention, sine_position
+from vistk.ops import products
 from vistk.structures import LayerOutput
 
 
@@ -157,13 +158,16 @@ class TransformerDecoder(nn.Module):
             mask_embeds = self.mask_embed(embeds)
             if with_aux:
                 aux.append(LayerOutput(self.class_embed(embeds), mask_embeds))
-            blocked = attention_mask(mask_embeds.detach() @ small[level])
+            blocked = attention_mask(products(mask_embeds.detach(), small[level]))
             queries = ffn(
                 self_attention(cross(queries, position, keys[level], values[level], blocked), position)
             )
             embeds = self.decoder_norm(queries)
         last = LayerOutput(self.class_embed(embeds), self.mask_embed(embeds))
-        return DecoderOutput(last.logits, last.mask_logits(mask_features), embeds, tuple(aux))
+        mask_logits = products(last.mask_embeds, mask_features.flatten(2)).unflatten(
+            2, mask_features.shape[2:]
+        )
+        return DecoderOutput(last.logits, mask_logits, embeds, tuple(aux))
 
 
 def attention_mask(mask_logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear layers, fast on CPUs at inference."""
+"""Linear layers and products of matrices, fast on CPUs at inference."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
     Returns:
         ``(.., O)``, contiguous where oneDNN ran.
     """
-    # A tracer that met the sizes first would make a graph for small ones and another for large ones.
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    large = not traced and x.numel() * weight.shape[0] >= WORTH_A_CALL
-    if large and choose_dense(x, weight, bias).name == "onednn":
+    if _is_large(x, weight.shape[0]) and choose_dense(x, weight, bias).name == "onednn":
         # Of a bias, the kernel reads memory, not strides.
         bias = None if bias is None else bias.contiguous()
         kernel = torch.ops.mkldnn._linear_pointwise.default
@@ -40,3 +37,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
         return out.relu_() if relu else out
     out = F.linear(x, weight, bias)
     return F.relu(out) if relu else out
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """``x @ y``, a product of two matrices for each of B; where it is large, in oneDNN as :func:`linear`.
+
+    Args:
+        x: ``(B, Q, C)``.
+        y: ``(B, C, N)``.
+
+    Returns:
+        ``(B, Q, N)``.
+    """
+    if _is_large(x, y.shape[-1]) and choose_dense(x, y).name == "onednn":
+        kernel = torch.ops.mkldnn._linear_pointwise.default
+        # As weights of layers, which have their input last; of weights the kernel knows the strides.
+        weights = (m.mT if m.is_contiguous() else m.mT.contiguous() for m in y)
+        made = [
+            kernel(rows, weight, None, "none", [], "")
+            for rows, weight in zip(x.contiguous(), weights, strict=True)
+        ]
+        return made[0][None] if len(made) == 1 else torch.stack(made)
+    return x @ y
+
+
+def _is_large(x: Tensor, columns: int) -> bool:
+    # A tracer that met the sizes first would make a graph for small ones and another for large ones.
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not traced and x.numel() * columns >= WORTH_A_CALL
