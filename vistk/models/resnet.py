@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 
 from vistk.ops import choose_dense, conv2d
 
 STEM = ("conv1", "bn1", "act1")
+GLOBAL_HOOKS = tuple(
+    f"_global_{when}_hooks" for when in ("forward_pre", "forward", "backward_pre", "backward")
+)
 
 
 def fused_features(body: Any, images: Tensor) -> list[Tensor] | None:
@@ -28,7 +31,9 @@ def fused_features(body: Any, images: Tensor) -> list[Tensor] | None:
         images: ``(B, 3, H, W)``.
     """
     # First the choice, which a tracer folds to a constant, so that it looks no further.
-    if choose_dense(images, *body.parameters()).name != "onednn" or _has_any_global_hook():
+    if choose_dense(images, *body.parameters()).name != "onednn":
+        return None
+    if any(getattr(torch_module, name) for name in GLOBAL_HOOKS):
         return None
     parts: dict[str, Any] = dict(body.items()) if isinstance(body, nn.ModuleDict) else {}
     if not (_bare(body) and _is_residual(parts.get("layer1"))):

@@ -117,5 +117,5 @@ def _other_timm(found: str) -> ConfigError:
 
     return ConfigError(
         f"segmenter.backbone: timm {timm.__version__} builds Swin of {found}, which cannot be run in the "
-        "published order; timm 1.0.20 to 1.0.31 are known to fit"
+        "published order; timm 1.0.22 to 1.0.31 are known to fit"
     )
