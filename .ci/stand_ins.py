@@ -40,16 +40,13 @@ def main(folder: Path) -> None:
     write_masks(folder / "masks", swap)
 
     write_coco(folder / "coco")
-    for name, short in (("ytvis2019", "ytvis19"), ("ytvis2021", "ytvis21"), ("ovis", "ovis")):
-        data = write_official(folder / "data" / name, name, long=4)
-        truth = next(
-            p
-            for p in (data / "train/instances.json", data / "annotations_train.json", data / "train.json")
-            if p.is_file()
-        )
-        write_results(folder / short, json.loads(truth.read_text()))
+    data = folder / "data"
+    for name in ("ytvis2019", "ytvis2021", "ovis"):
+        write_official(data / name, name, long=4)
+    write_results(folder / "ytvis21", json.loads((data / "ytvis2021/train/instances.json").read_text()))
+    write_results(folder / "ovis", json.loads((data / "ovis/annotations_train.json").read_text()))
     for split in ("train", "valid"):
-        shutil.copytree(folder / "data/ytvis2021/train", folder / "videos" / split)
+        shutil.copytree(data / "ytvis2021/train", folder / "videos" / split)
 
     torch.save({"model": published_state("visage_r50_ytvis2019")}, folder / "visage.pth")
     arrays = {
