@@ -31,8 +31,9 @@ from torch import Tensor
 from vistk.engine.cache import CacheConfig, QueryCache
 from vistk.engine.describers import DEFAULT_PART, Describers, describer_part
 from vistk.engine.finishing import FrameMasks, FrameSize
-from vistk.engine.infer import EvalConfig, track_video
+from vistk.engine.infer import track_video
 from vistk.engine.recording import DTYPES
+from vistk.engine.video_tracker import EvalConfig
 from vistk.engine.windows import Window
 from vistk.files import write_text
 from vistk.structures import FrameQueries, VideoRecord

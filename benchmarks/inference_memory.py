@@ -26,7 +26,8 @@ from inference_cases import Frames, build
 from rows import device_name
 from torch import Tensor
 
-from vistk.engine.infer import EvalConfig, track_video
+from vistk.engine.infer import track_video
+from vistk.engine.video_tracker import EvalConfig
 
 LENGTHS = {"small": (50, 200, 1000), "r50": (10, 50)}
 """Frames of the videos by segmenter, where the command line names none."""

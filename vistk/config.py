@@ -44,9 +44,9 @@ from vistk.data.config import (
     YTVIS2022Config,
 )
 from vistk.engine.cache import MODES, CacheConfig
-from vistk.engine.infer import EvalConfig
 from vistk.engine.loggers import AUTO, NONE, LoggerConfig, ServiceLoggerConfig
 from vistk.engine.train import JointTrainConfig, StillsTrainConfig, TrainConfig
+from vistk.engine.video_tracker import EvalConfig
 from vistk.files import write_text
 from vistk.models.precision import PrecisionConfig
 from vistk.models.segmenter import SegmenterConfig, TinySegmenterConfig

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from vistk.engine.finishing import FrameSize, finish_masks
-from vistk.engine.infer import EvalConfig, VideoTracker, track_video
+from vistk.engine.infer import track_video
 from vistk.engine.scores import VideoScores
+from vistk.engine.video_tracker import EvalConfig, VideoTracker
 from vistk.models.segmenter import Segmenter, TinySegmenterConfig
 from vistk.ops.masks import decode
 from vistk.structures import FrameQueries, TrackedFrame

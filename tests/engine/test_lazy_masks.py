@@ -12,9 +12,10 @@ import pytest
 import torch
 from stub_segmenter import StubSegmenter, random_stub
 
-from vistk.engine import finishing, infer
-from vistk.engine.infer import EvalConfig, track_video
+from vistk.engine import finishing, infer, video_tracker
+from vistk.engine.infer import track_video
 from vistk.engine.scores import VideoScores
+from vistk.engine.video_tracker import EvalConfig
 from vistk.engine.windows import segment_windows
 from vistk.structures import FinishedMasks, FrameTargets, TrackedFrame
 from vistk.trackers.base import Tracker
@@ -129,8 +130,8 @@ def all_finished(segmenter, name, keep_top, targets):
 @pytest.mark.parametrize("window", [1, 3, None])
 def test_the_result_is_that_of_finishing_all_masks(held, window, spare, spare_bytes, monkeypatch):
     monkeypatch.setattr(infer, "HELD_BYTES", held)
-    monkeypatch.setattr(infer, "SPARE", spare)
-    monkeypatch.setattr(infer, "SPARE_BYTES", spare_bytes)
+    monkeypatch.setattr(video_tracker, "SPARE", spare)
+    monkeypatch.setattr(video_tracker, "SPARE_BYTES", spare_bytes)
     segmenter = random_stub(10)
     targets = targets_of(segmenter)
     together = track(segmenter, TRACKERS, window, targets=targets)
@@ -165,7 +166,7 @@ def test_windows_of_a_track_that_is_kept_only_later_are_segmented_again_as_they_
     once = list(segmenter.passes)
     assert [t for frames in once for t in frames] == list(range(12))
     monkeypatch.setattr(infer, "HELD_BYTES", 0)
-    monkeypatch.setattr(infer, "SPARE", 1)
+    monkeypatch.setattr(video_tracker, "SPARE", 1)
     segmenter.passes.clear()
     late = track(segmenter, ["Identity"], window, keep_top=1)["Identity"]
     assert late.prediction.tracklets == held.prediction.tracklets == expected
@@ -191,7 +192,7 @@ def fallen_and_risen(frames=20):
 @pytest.mark.parametrize("spare_bytes", [0, 60, 2**27])
 def test_masks_that_were_dropped_are_made_again_when_their_track_returns(spare_bytes, monkeypatch):
     monkeypatch.setattr(infer, "HELD_BYTES", 2 * 8 * 5 * 7 * 4)
-    monkeypatch.setattr(infer, "SPARE_BYTES", spare_bytes)
+    monkeypatch.setattr(video_tracker, "SPARE_BYTES", spare_bytes)
     held = []  # bytes for tracks that are not among the best, whenever a window goes
     candidates = infer.VideoTracker.candidates
 

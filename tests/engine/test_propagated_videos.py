@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vistk.engine import infer
-from vistk.engine.infer import EvalConfig, Video, track_video, track_videos
+from vistk.engine.infer import Video, track_video, track_videos
+from vistk.engine.video_tracker import EvalConfig
 from vistk.models.segmenter import Segmenter, TinySegmenterConfig
 from vistk.structures import FrameQueries
 from vistk.trackers.minvis import MinVIS

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import nn
 
 import vistk
-from vistk.engine.infer import EvalConfig, Video
+from vistk.engine.infer import Video
 from vistk.engine.samples import Sampler, undisturbed
+from vistk.engine.video_tracker import EvalConfig
 from vistk.models.segmenter import Segmenter, TinySegmenterConfig
 from vistk.trackers.minvis import MinVIS
 

@@ -21,9 +21,10 @@ from vistk.data.config import SyntheticConfig
 from vistk.data.synthetic import frames_of
 from vistk.data.transforms import resize_images
 from vistk.engine import finishing, infer, stream_passes, streamed_frame
-from vistk.engine.infer import EvalConfig, track_video
+from vistk.engine.infer import track_video
 from vistk.engine.predict import predict
 from vistk.engine.stream import Stream, StreamError, push_together
+from vistk.engine.video_tracker import EvalConfig
 from vistk.ops.masks import decode
 from vistk.structures import ScoringProtocol, TrackedFrame
 from vistk.trackers.base import Tracker

@@ -9,7 +9,7 @@ import torch
 from stub_segmenter import random_stub
 
 from vistk.engine import windows
-from vistk.engine.infer import EvalConfig
+from vistk.engine.video_tracker import EvalConfig
 from vistk.engine.windows import Clip, fast_window, read_clips, segment_together, segment_windows, to_cpu
 from vistk.schema import ConfigError
 from vistk.structures import FrameQueries

@@ -21,7 +21,7 @@ from vistk.data.config import SyntheticConfig
 from vistk.data.sprites import CLASSES
 from vistk.data.synthetic import ensure
 from vistk.data.ytvis import YTVIS, DataError
-from vistk.engine.infer import EvalConfig
+from vistk.engine.video_tracker import EvalConfig
 from vistk.models.checkpoints import CheckpointError, save_weights
 from vistk.models.segmenter import Segmenter
 from vistk.ops.masks import encode

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from vistk.engine.cache import CacheConfig, QueryCache
 from vistk.engine.difference import Difference, difference
-from vistk.engine.infer import EvalConfig, track_video
+from vistk.engine.infer import track_video
+from vistk.engine.video_tracker import EvalConfig
 from vistk.structures import FrameOutput, VideoRecord
 from vistk.trackers.base import Tracker
 from vistk.trackers.contract_runs import Subject

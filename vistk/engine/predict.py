@@ -11,7 +11,8 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from vistk.engine.infer import EvalConfig, track_video
+from vistk.engine.infer import track_video
+from vistk.engine.video_tracker import EvalConfig
 from vistk.models.segmenter import Segmenter
 from vistk.structures import ScoringProtocol, VideoPrediction
 from vistk.trackers.base import Tracker

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vistk.engine.infer import EvalConfig, Video, track_video
+from vistk.engine.infer import Video, track_video
 from vistk.engine.predict import evaluating
+from vistk.engine.video_tracker import EvalConfig
 from vistk.files import replacing
 from vistk.models.segmenter import Segmenter
 from vistk.structures import VideoPrediction
