@@ -13,8 +13,6 @@ reads. One thread; the least of ``--turns``.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import itertools
 import tempfile
 import time
@@ -25,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from inference_memory import device_name
+from rows import CARD, card, write_rows
 from torch import Tensor
 
 from vistk.engine.cache import CacheConfig, QueryCache
@@ -35,7 +33,6 @@ from vistk.engine.infer import track_video
 from vistk.engine.recording import DTYPES
 from vistk.engine.video_tracker import EvalConfig
 from vistk.engine.windows import Window
-from vistk.files import write_text
 from vistk.structures import FrameQueries, VideoRecord
 from vistk.trackers.base import Tracker
 from vistk.trackers.registry import get_tracker
@@ -46,10 +43,7 @@ FEATURE_CHANNELS = {"res2": 8, "res3": 8, "res4": 8, "res5": 8}  # heads are bui
 TRACKERS = ("identity", "minvis", "visage", "visage-no-memory", "visage-no-appearance", "mask-iou")
 LENGTHS = (36, 200)
 WINDOW = 30
-COLUMNS = [
-    *("device", "torch", "tracker", "frames", "dtype", "keep"),
-    *("kib_per_frame", "from_cache_fps", "in_memory_fps"),
-]
+COLUMNS = ("tracker", "frames", "dtype", "keep", "kib_per_frame", "from_cache_fps", "in_memory_fps")
 
 
 def build(name: str) -> Tracker[Any]:
@@ -155,15 +149,13 @@ def measure(names: Sequence[str], lengths: Sequence[int], dtype: str, keep: int,
             in_memory = least(turns, partial(follow, source=lambda *_, held=held: iter(held)))
             rows.append(
                 {
-                    "device": device_name(torch.device("cpu")),
-                    "torch": torch.__version__,
                     **{"tracker": name, "frames": len(video), "dtype": dtype, "keep": keep},
                     "kib_per_frame": f"{alone[name].num_bytes() / 1024 / sum(lengths):.0f}",
                     "from_cache_fps": f"{len(video) / from_cache:.0f}",
                     "in_memory_fps": f"{len(video) / in_memory:.0f}",
                 }
             )
-            print(", ".join(f"{key} {rows[-1][key]}" for key in COLUMNS[2:]), flush=True)
+            print(", ".join(f"{key} {rows[-1][key]}" for key in COLUMNS), flush=True)
     return rows
 
 
@@ -183,11 +175,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = measure(options.trackers, options.frames, options.dtype, options.keep, options.turns)
     if options.out:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(options.out, text.getvalue())
+        write_rows(options.out, (*COLUMNS, *CARD), [row | card("cpu") for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """How long an evaluation takes and how much memory, beside the official algorithm for AP alone.
 
-    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py [--turns N] [--out FILE.csv]
 
 Writes two cases into a temporary folder: 200 videos of 36 frames at 1280x720, each with 4 annotated instances
 and 10 predictions, whose masks have about 850 runs; and one of the size of the validation split of
 YouTube-VIS 2021 (421 videos). The official algorithm (``official_ap.py``) and ours take turns in one process
 with one thread, reading the files included, and must agree to 1e-10. Memory is that of a process of its own
-beyond what it needs before it reads anything. Prints Markdown.
+beyond what it needs before it reads anything. Prints Markdown; "--out" keeps the rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ from vistk.evaluation.report import METRICS, evaluate
 from vistk.evaluation.ytvis_ap import accumulate, match, summarize
 
 HEIGHT, WIDTH, CATEGORIES, INSTANCES, PREDICTIONS = 720, 1280, 40, 4, 10
+COLUMNS = (
+    "videos",
+    "frames",
+    "what",
+    "seconds",
+    "seconds_median",
+    "times_official",
+    "peak_mb",
+    "times_parsed",
+)
 
 
 def write_case(folder: Path, videos: int, frames: int, seed: int = 0) -> None:
@@ -179,52 +189,88 @@ def row(name: str, values: Sequence[float], baseline: float) -> str:
     return f"| {name} | {least:.2f} | {statistics.median(values):.2f} | {baseline / least:.2f} |"
 
 
+def measured_row(name: str, values: Sequence[float], baseline: float) -> dict[str, Any]:
+    return {
+        **{
+            "what": name,
+            "seconds": f"{min(values):.3f}",
+            "seconds_median": f"{statistics.median(values):.3f}",
+        },
+        "times_official": f"{baseline / min(values):.2f}",
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of an evaluation.")
     parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--large", type=int, default=421, help="videos of the second case")
     parser.add_argument("--frames", type=int, default=36)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="CSV; written in the end")
     parser.add_argument("--memory", nargs=2, metavar=("WHAT", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
         own_memory(arguments.memory[0], Path(arguments.memory[1]))
         return
     with tempfile.TemporaryDirectory() as root:
-        folder = Path(root)
-        write_case(folder, arguments.videos, arguments.frames)
-        truth, results = folder / "truth.json", folder / "results.json"
-        expected, _ = official_ap(truth, results)
-        if abs(our_ap(folder) - expected) > 1e-10:
-            raise SystemExit(f"AP is {our_ap(folder)}, officially {expected}")
-        work: dict[str, Callable[[], object]] = {
-            "official AP": lambda: official_ap(truth, results),
-            "our AP": lambda: our_ap(folder),
-            f"ours, all metrics ({', '.join(METRICS)})": lambda: everything(folder),
-        }
-        times: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(arguments.turns):
-            for name, do in work.items():
-                times[name].append(seconds(do))
-        official = min(times["official AP"])
-        megabytes = [path.stat().st_size / 2**20 for path in (truth, results)]
-        print(
-            f"{arguments.videos} videos of {arguments.frames} frames, json of {megabytes[0]:.0f} and "
-            f"{megabytes[1]:.0f} MB, AP {expected:.4f}. {platform.processor() or platform.machine()}, Python "
-            f"{platform.python_version()}, numpy {np.__version__}, {arguments.turns} turns.\n"
+        rows = measure(Path(root), arguments)
+    if arguments.out:
+        from rows import CARD, card, write_rows  # imports PyTorch, and a child measures its own memory
+
+        versions = {"python": platform.python_version(), "numpy": np.__version__}
+        write_rows(
+            arguments.out, (*COLUMNS, *versions, *CARD), [row | versions | card("cpu") for row in rows]
         )
-        print("| seconds | least | median | official / this |\n|---|---|---|---|")
-        for name, values in times.items():
-            print(row(name, values, official))
-        for title, found in (("official", official_ap(truth, results)[1]), ("ours", stages(folder))):
-            print(f"\n{title}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
-        held = memory("parsed", folder)["held"]
-        print(f"\nParsed files: {held:.0f} MB.")
-        for what in ("ap", "everything"):
-            peak = memory(what, folder)["peak"]
-            print(f"Peak of {what}: {peak:.0f} MB, {peak / held:.2f} times that.")
-        write_case(folder, arguments.large, arguments.frames)
-        print(f"\n{arguments.large} videos, all metrics: {seconds(lambda: everything(folder)):.1f} s.")
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints as it goes; returns the rows."""
+    write_case(folder, arguments.videos, arguments.frames)
+    truth, results = folder / "truth.json", folder / "results.json"
+    expected, _ = official_ap(truth, results)
+    if abs(our_ap(folder) - expected) > 1e-10:
+        raise SystemExit(f"AP is {our_ap(folder)}, officially {expected}")
+    every_metric = f"ours, all metrics ({', '.join(METRICS)})"
+    work: dict[str, Callable[[], object]] = {
+        "official AP": lambda: official_ap(truth, results),
+        "our AP": lambda: our_ap(folder),
+        every_metric: lambda: everything(folder),
+    }
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(arguments.turns):
+        for name, do in work.items():
+            times[name].append(seconds(do))
+    official = min(times["official AP"])
+    megabytes = [path.stat().st_size / 2**20 for path in (truth, results)]
+    print(
+        f"{arguments.videos} videos of {arguments.frames} frames, json of {megabytes[0]:.0f} and "
+        f"{megabytes[1]:.0f} MB, AP {expected:.4f}. {platform.processor() or platform.machine()}, Python "
+        f"{platform.python_version()}, numpy {np.__version__}, {arguments.turns} turns.\n"
+    )
+    print("| seconds | least | median | official / this |\n|---|---|---|---|")
+    for name, values in times.items():
+        print(row(name, values, official))
+    rows = {name: measured_row(name, values, official) for name, values in times.items()}
+    for title, found in (("official", official_ap(truth, results)[1]), ("ours", stages(folder))):
+        print(f"\n{title}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
+    held = memory("parsed", folder)["held"]
+    print(f"\nParsed files: {held:.0f} MB.")
+    for what, name in (("ap", "our AP"), ("everything", every_metric)):
+        peak = memory(what, folder)["peak"]
+        rows[name] |= {"peak_mb": f"{peak:.0f}", "times_parsed": f"{peak / held:.2f}"}
+        print(f"Peak of {what}: {peak:.0f} MB, {peak / held:.2f} times that.")
+    write_case(folder, arguments.large, arguments.frames)
+    large = seconds(lambda: everything(folder))
+    print(f"\n{arguments.large} videos, all metrics: {large:.1f} s.")
+    return [
+        *({"videos": arguments.videos, "frames": arguments.frames, **found} for found in rows.values()),
+        {
+            "videos": arguments.large,
+            "frames": arguments.frames,
+            "what": every_metric,
+            "seconds": f"{large:.3f}",
+        },
+    ]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # a folder of scripts, not a package
 
 import association  # noqa: E402
+from rows import CARD  # noqa: E402
 
 
 def test_a_row_for_every_tracker_and_length(tmp_path, monkeypatch, capsys):
@@ -21,7 +22,7 @@ def test_a_row_for_every_tracker_and_length(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     association.main()
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert list(rows[0]) == association.COLUMNS
+    assert list(rows[0]) == [*association.COLUMNS, *CARD]
     assert [(row["tracker"], row["frames"]) for row in rows] == [
         *(("minvis", "3"), ("minvis", "1")),
         *(("visage", "3"), ("visage", "1")),
