@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from golden_weights import GOLDEN, published_state
 
 import vistk
+from vistk import published
 from vistk.data.categories import TABLES
 from vistk.models.checkpoints import CheckpointError, load_weights
 from vistk.models.description import describe_state
@@ -225,6 +227,21 @@ class TestConvert:
         assert back.metadata == {"format": "pt"}
         assert set(back.state) == set(theirs)
         assert all(torch.equal(back.state[name], value) for name, value in theirs.items())
+
+    def test_transformers_has_no_heads(self, tmp_path, monkeypatch):
+        """What is lost on the way is said."""
+        theirs = to_transformers(
+            {f"segmenter.{k}": v for k, v in Segmenter(SwinTinyConfig(), 80).state_dict().items()}
+        )
+        model = read_published(theirs, "mask2former-swint-coco")
+        channels = dict.fromkeys(["res2", "res3", "res4", "res5"], 8)
+        visage = VISAGE(VISAGE.Config(), embed_dim=256, feature_channels=channels, num_classes=80)
+        monkeypatch.setattr(published, "read_published", lambda *_: replace(model, tracker=visage))
+        report = convert("heads.pth", tmp_path / "w.bin", "visage-swint", "transformers")
+        heads = {f"tracker.{name}" for name in visage.state_dict()}
+        assert heads <= set(report.ignored)
+        assert f"left out, for Transformers has no such heads: {len(heads)} (tracker." in str(report)
+        assert set(read_state(tmp_path / "w.bin").state) == set(theirs)
 
     def test_a_file_onto_itself(self, official, tmp_path, ovis):
         path = tmp_path / "w.pth"

@@ -119,6 +119,9 @@ def convert(source: str | Path, target: str | Path, preset: str, layout: str | N
             loads; ``transformers`` (``.safetensors``, ``.bin``) is the segmenter alone, with Swin. None =
             by the suffix: the first of them that has it.
 
+    Returns:
+        What was read; heads of a tracker that the layout has no names for are in its ``ignored``.
+
     Raises:
         CheckpointError: the weights cannot be read or are not those of the preset, or the layout has no
             such suffix or no names for them.
@@ -146,10 +149,14 @@ def convert(source: str | Path, target: str | Path, preset: str, layout: str | N
         save_weights(target, state, facts)
     elif layout == "detectron2":
         _write(target, {"model": to_detectron2(state), "__author__": "vistk"})
-    elif target.suffix == ".safetensors":
-        write_safetensors(target, to_transformers(state), {"format": "pt"})
     else:
-        _write(target, to_transformers(state))
+        if target.suffix == ".safetensors":
+            write_safetensors(target, to_transformers(state), {"format": "pt"})
+        else:
+            _write(target, to_transformers(state))
+        heads = [name for name in state if not name.startswith("segmenter.")]
+        nameless = dict.fromkeys(heads, "for Transformers has no such heads")
+        return dataclasses.replace(model.report, ignored=model.report.ignored | nameless)
     return model.report
 
 
