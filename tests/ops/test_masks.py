@@ -200,13 +200,23 @@ def test_no_tubes_and_no_frames():
         ([[0, 0, 2, None, 2, 2]], "a coordinate that is no number between"),
         ([[0, 0, 2, float("nan"), 2, 2]], "a coordinate that is no number between"),
         ([[0, 0, 2e6, 0, 2, 2]], "a coordinate that is no number between"),
+        ({"size": None, "counts": [6]}, r"RLE size is None, the video is \[2, 3\]"),
         ({"size": [2, 3], "counts": [5.0, 1.0]}, "counts are not integers"),
+        ({"size": [2, 3], "counts": [[1], 2]}, "counts are not integers"),
         ("text", "a segmentation is str"),
     ],
 )
 def test_bad_segmentations(segmentation, message):
     with pytest.raises(ValueError, match=message):
         to_rle(segmentation, 2, 3)
+
+
+def test_a_bitmap_is_no_list_of_polygons():
+    """Its rows have an even number of numbers, which polygons would have, too."""
+    with pytest.raises(ValueError, match="rows of pixels, expected an RLE or polygons"):
+        to_rle([[0, 1, 1, 0, 0, 0, 0, 0]] * 6, 6, 8)
+    square = [0, 0, 1, 0, 1, 1, 0, 1]  # as many polygons as the frame has rows is no reason
+    assert to_rle([square] * 6, 6, 7) is not None
 
 
 @pytest.mark.parametrize("segmentation", [[[0, 0, 2, 0, 2, 2]], {"size": [2**20, 2**20], "counts": [2**40]}])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -33,12 +33,15 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     if isinstance(segmentation, dict):
         if "counts" not in segmentation or "size" not in segmentation:
             raise ValueError(f"an RLE needs 'counts' and 'size', found keys {sorted(segmentation)}")
-        size = [height, width]
-        if list(segmentation["size"]) != size:
-            raise ValueError(f"RLE size is {list(segmentation['size'])}, the video is {size} (height, width)")
+        size, found = [height, width], segmentation["size"]
+        if not isinstance(found, Iterable) or list(found) != size:
+            raise ValueError(f"RLE size is {found}, the video is {size} (height, width)")
         counts = segmentation["counts"]
         if isinstance(counts, list):
-            runs = np.array(counts)
+            try:
+                runs = np.array(counts)
+            except ValueError:  # lists among them
+                runs = np.zeros((0, 0))
             if runs.dtype.kind not in "iu" or runs.ndim != 1:
                 raise ValueError("uncompressed RLE counts are not integers")
             if runs.min() < 0 or runs.max() > MOST_PIXELS:
@@ -57,6 +60,8 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE:
     if isinstance(segmentation, list):
         if not segmentation:
             raise ValueError("an empty list of polygons; an absent instance is written as null")
+        if _is_bitmap(segmentation, height, width):
+            raise ValueError("rows of pixels, expected an RLE or polygons")
         if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
             raise ValueError("a polygon needs at least three points, as a flat list [x0, y0, x1, y1, ..]")
         # pycocotools reads whatever it is given as numbers, and draws edges of any length.
@@ -71,6 +76,13 @@ MOST_PIXELS = 2**32 - 1
 
 FARTHEST = 1e6
 """Coordinates of polygons beyond it, in pixels, are mistakes."""
+
+
+def _is_bitmap(polygons: list[Any], height: int, width: int) -> bool:
+    """Whether it is a mask written pixel by pixel, which would pass for polygons with corners at 0 and 1."""
+    if len(polygons) != height or not all(isinstance(row, list) and len(row) == width for row in polygons):
+        return False
+    return all(value in (0, 1) for row in polygons for value in row)
 
 
 def _is_coordinate(x: Any) -> bool:
