@@ -198,9 +198,18 @@ def test_without_categories_a_wrong_class_is_right(new_scene):
         ({"recall_points": (0.0, float("nan"))}, "recall_points is"),
         ({"max_detections": (0, 1)}, "max_detections is .* rising numbers from 1"),
         ({"max_detections": (10, 1)}, "max_detections is"),
+        ({"max_detections": (1, 1.5)}, r"max_detections is \(1, 1\.5\), expected whole numbers"),
+        ({"video_ids": ()}, "video_ids is empty, expected at least one id, or None for all"),
+        ({"category_ids": ()}, "category_ids is empty"),
         ({"area_ranges": {}}, "area_ranges is empty"),
         ({"area_ranges": {"all": (2, 1)}}, "area_ranges has 'all' from 2 to 1"),
         ({"area_ranges": {"so": (1, 2)}}, "area_ranges has 'so'"),
+        ({"area_ranges": {"all": (0, 9), "50": (0, 1)}}, "area_ranges has '50', expected a name that begins"),
+        ({"area_ranges": {"all": (0, 9), "": (0, 1)}}, "area_ranges has '', expected a name that begins"),
+        (
+            {"area_ranges": {"all": (0, 9), "s": (0, 1), "small": (0, 2)}},
+            "area_ranges has 's' and 'small', expected names of different metrics, APs is of both",
+        ),
     ],
 )
 def test_bad_options(options, expected):

@@ -143,7 +143,12 @@ def test_score_threshold_is_inclusive_and_leaves_ap_alone(scene):
     assert at.metrics["IDF1"] == at.metrics["MOTA"] == 1
     assert high.metrics["IDR"] == pytest.approx(6 / 10)
     assert low.metrics["AP"] == at.metrics["AP"] == high.metrics["AP"] == pytest.approx(1.0)
-    for value, found in ((float("nan"), "nan"), ((0.3, float("inf")), "0.3, inf"), ((), "empty")):
+    for value, found in (
+        (float("nan"), "nan"),
+        ((0.3, float("inf")), "0.3, inf"),
+        ((), "empty"),
+        ("35", "'35'"),  # not 3 and 5
+    ):
         with pytest.raises(ValueError, match=f"score_threshold is {found}, expected a finite number"):
             score(scene.ground_truth, scene.results, score_threshold=value)
 

@@ -64,6 +64,27 @@ def test_nothing_left_is_an_error(scene):
     assert len(load_results([], ground_truth, lenient=True)) == 0
 
 
+def test_what_was_read_for_another_ground_truth(scene, new_scene):
+    """As it is checked once, it could be scored there, with wrong numbers or a trace."""
+    found = load_results(scene.results, load_ground_truth(scene.ground_truth))
+    assert load_results(found, load_ground_truth(scene.ground_truth)) is found
+    for shape, videos, categories, missing in (
+        ((3, 7, 5), (0, 4), (0, 1), "video 1 of these frames"),
+        ((2, 7, 5), (0, 1), (0, 1), "video 0 of these frames"),
+        ((3, 5, 7), (0, 1), (0, 1), "video 0 of these frames"),
+        ((3, 7, 5), (0, 1), (0, 2), "category 1"),
+    ):
+        other = new_scene(*shape)
+        for video_id, category_id in zip(videos, categories, strict=True):
+            other.video(video_id)
+            other.category(category_id, f"class {category_id}")
+        other.annotate(0, 0, 0, other.box(0, 0, 3, 2))
+        with pytest.raises(
+            EvaluationFileError, match=rf"^results: was .* ground truth has no {missing}; exp"
+        ):
+            evaluate(other.ground_truth, found)
+
+
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.parametrize("key", ["results", "annotations", "predictions"])
 def test_results_in_a_dict(scene, key, lenient):

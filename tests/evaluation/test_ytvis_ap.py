@@ -164,6 +164,28 @@ def test_crowds_take_any_number_and_count_for_nothing(new_scene):
     assert score(scene.ground_truth, scene.results).metrics["AP"] == pytest.approx(1.0)
 
 
+def test_occlusion_groups_overlap(new_scene):
+    """An instance on the border of two groups is in both; what finds nothing is wrong in all."""
+    scene = new_scene()
+    scene.video(0)
+    scene.category(0, "cat")
+    words = {
+        0.5: ["slight_occlusion", "severe_occlusion", "no_occlusion"],  # the upper two of three
+        0.25: ["slight_occlusion", None, None],
+        None: [None] * 3,
+    }
+    for index, levels in enumerate(words.values()):
+        box = scene.box(2 * index, 0, 2 * index + 2, 3)
+        scene.annotate(index, 0, 0, box, occlusion=levels)
+        scene.predict(0, 0, 0.5, box)
+    scene.predict(0, 0, 0.9, scene.box(0, 4, 7, 5))
+    report = score(scene.ground_truth, scene.results)
+    assert [i.occlusion for i in report.ground_truth.videos[0].instances] == list(words)
+    assert report.matches.cells[0].num_instances[-3:].tolist() == [1, 2, 1]
+    found = [report.metrics[name] for name in ("APso", "APmo", "APho", "ARmo")]
+    assert found == pytest.approx([1 / 2, 2 / 3, 1 / 2, 1.0], abs=1e-12)
+
+
 def test_empty_results_and_empty_videos(scene):
     scene.video(7)  # without annotations or predictions
     report = score(scene.ground_truth, [])

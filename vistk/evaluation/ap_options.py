@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 import numpy as np
 
@@ -19,11 +20,14 @@ AREA_RANGES: Mapping[str, tuple[float, float]] = {  # pixels, mean over non-empt
     "medium": (128.0**2, 256.0**2),
     "large": (256.0**2, 1e10),
 }
-OCCLUSION_RANGES: Mapping[str, tuple[float, float]] = {  # both ends included: 0.25 and 0.5 count twice
+OCCLUSION_RANGES: Mapping[str, tuple[float, float]] = {  # both ends included
     "so": (0.0, 0.25),
     "mo": (0.25, 0.5),
     "ho": (0.5, 1.0),
 }
+"""Groups of OVIS by the occlusion of an instance: slight, moderate, heavy. As in the official code, an
+instance of exactly 0.25 or 0.5 is in two of them, and a prediction that finds nothing is wrong in all three;
+so their APs are not those of three parts of the data."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class APOptions:
         iou_thresholds: rising; tubes match from these on.
         recall_points: rising; the precision is averaged over them.
         area_ranges: by name, of the mean area over non-empty frames in pixels, both ends included; the first
-            is what AP and AR mean without further words.
+            is what AP and AR mean without further words. The names of the others follow AP and AR
+            (:func:`range_suffix`), so they begin with a letter and differ in what follows.
         max_detections: limits on the predictions per video and category; the last one is that of AP.
         use_categories: False takes all categories for one (``useCats=0``).
         video_ids, category_ids: what is evaluated; None is everything.
@@ -62,6 +67,11 @@ class APOptions:
             rising = list(values) == sorted(set(values))
             if not values or not rising or not (values[0] >= low and values[-1] <= high):
                 raise ValueError(f"{name} is {values}, expected rising numbers from {low} to {high}")
+        if not all(isinstance(limit, Integral) for limit in self.max_detections):
+            raise ValueError(f"max_detections is {self.max_detections}, expected whole numbers")
+        for name, ids in (("video_ids", self.video_ids), ("category_ids", self.category_ids)):
+            if ids is not None and not len(ids):
+                raise ValueError(f"{name} is empty, expected at least one id, or None for all")
         for name, (low, high) in self.area_ranges.items():
             if name in OCCLUSION_RANGES or not low <= high:
                 raise ValueError(
@@ -70,6 +80,16 @@ class APOptions:
                 )
         if not self.area_ranges:
             raise ValueError("area_ranges is empty, expected at least one range")
+        ends: dict[str, str] = {}
+        for name in tuple(self.area_ranges)[1:]:
+            if not name[:1].isalpha():  # "AP50" is the AP of an IoU threshold, "AR1" that of one prediction
+                raise ValueError(f"area_ranges has '{name}', expected a name that begins with a letter")
+            same = ends.setdefault(range_suffix(name), name)
+            if same != name:
+                raise ValueError(
+                    f"area_ranges has '{same}' and '{name}', expected names of different metrics, "
+                    f"AP{range_suffix(name)} is of both"
+                )
 
     def select(self, ground_truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
         """The videos and categories that are evaluated.
@@ -96,6 +116,11 @@ class APOptions:
         names = {key: ground_truth.categories[key] for key in categories}
         truth = replace(ground_truth, videos=tuple(parts), categories=names)
         return truth, replace(results, videos=predictions)
+
+
+def range_suffix(name: str) -> str:
+    """What AP and AR of a range end in: ``small`` s, ``so`` so."""
+    return name[0] if name in AREA_RANGES else name
 
 
 def _chosen(name: str, wanted: Sequence[int] | None, known: Mapping[int, object]) -> list[int]:

@@ -15,11 +15,12 @@ from vistk.evaluation.reading import (
     counted,
     integer,
     is_number,
-    kind,
     per_frame,
     read,
     require,
+    short,
     tube,
+    what,
 )
 from vistk.evaluation.records import (
     OCCLUSION_LEVELS,
@@ -80,23 +81,22 @@ def check_masks(videos: Iterable[Video]) -> None:
 def _read(source: str, content: Any) -> GroundTruth:
     if not isinstance(content, Mapping):
         raise EvaluationFileError(
-            f"{source}: found a {kind(content)}, expected a dict with 'videos', 'categories' and "
+            f"{source}: found {what(content)}, expected a dict with 'videos', 'categories' and "
             "'annotations'; is this the results file?"
         )
     for key in ("videos", "categories", "annotations"):
-        if not isinstance(content.get(key), Sequence):
+        if not isinstance(content.get(key), Sequence) or isinstance(content[key], str):
+            given = what(content[key]) if key in content else "missing"
             hint = (
                 "; published validation and test files come without annotations, take a split that has them"
                 if key == "annotations"
                 else ""
             )
             raise EvaluationFileError(
-                f"{source}: '{key}' is {kind(content.get(key))}, expected a list of dicts; found the keys "
+                f"{source}: '{key}' is {given}, expected a list of dicts; found the keys "
                 f"{sorted(map(str, content))}{hint}"
             )
-    categories = distinct(
-        by_id(source, "categories", content["categories"], ("name",), lambda _, entry: str(entry["name"]))
-    )
+    categories = distinct(by_id(source, "categories", content["categories"], ("name",), _category_name))
     frames = by_id(source, "videos", content["videos"], ("height", "width"), _frames)
     if frames and not content["annotations"]:
         raise EvaluationFileError(
@@ -106,16 +106,24 @@ def _read(source: str, content: Any) -> GroundTruth:
     return _with_annotations(source, content["annotations"], frames, categories)
 
 
+def _category_name(where: str, entry: Mapping[str, Any]) -> str:
+    if not isinstance(entry["name"], str):
+        raise EvaluationFileError(f"{where}: 'name' is {short(entry['name'])}, expected a text")
+    return entry["name"]
+
+
 def _frames(where: str, entry: Mapping[str, Any]) -> tuple[int, int, int]:
     """Height, width and number of frames of a video."""
     names = entry.get("file_names")
+    if names is not None and (not isinstance(names, Sequence) or isinstance(names, str)):
+        raise EvaluationFileError(f"{where}: 'file_names' is {what(names)}, expected a list of names")
     if "length" in entry:
         length = integer(where, entry, "length")
-    elif isinstance(names, Sequence):
+    elif names is not None:
         length = len(names)
     else:
         raise EvaluationFileError(f"{where}: neither 'length' nor 'file_names', expected one of them")
-    if isinstance(names, Sequence) and len(names) != length:
+    if names is not None and len(names) != length:
         raise EvaluationFileError(
             f"{where}: 'file_names' has {len(names)} entries, expected 'length' {length}"
         )
@@ -171,11 +179,13 @@ def _instance(where: str, entry: Mapping[str, Any], masks: Tube, pixels: int) ->
         masks, areas, unchecked = checked, checked.areas.tolist(), ""
     areas = per_frame(where, areas, "areas", len(masks))
     for t, area in enumerate(areas):
-        if area is not None and not is_number(area):
-            raise EvaluationFileError(f"{where}: 'areas' of frame {t} is {area!r}, expected a number or null")
+        if area is not None and not (is_number(area) and area >= 0):
+            raise EvaluationFileError(
+                f"{where}: 'areas' of frame {t} is {short(area)}, expected a number of pixels or null"
+            )
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1):
-        raise EvaluationFileError(f"{where}: 'iscrowd' is {crowd!r}, expected 0 or 1")
+        raise EvaluationFileError(f"{where}: 'iscrowd' is {short(crowd)}, expected 0 or 1")
     levels = _occlusions(where, entry.get("occlusion"), len(masks))
     return Instance(
         category_id=int(entry["category_id"]),
@@ -195,7 +205,7 @@ def _occlusions(where: str, levels: Any, num_frames: int) -> tuple[str | None, .
     for t, level in enumerate(per_frame(where, levels, "occlusion", num_frames)):
         if level is not None and (not isinstance(level, str) or level not in OCCLUSION_LEVELS):
             raise EvaluationFileError(
-                f"{where}: 'occlusion' of frame {t} is {level!r}, expected null or one of "
+                f"{where}: 'occlusion' of frame {t} is {short(level)}, expected null or one of "
                 f"{list(OCCLUSION_LEVELS)}"
             )
     return tuple(levels)

@@ -11,7 +11,8 @@ A results file of video instance segmentation holds many entries of low score, a
 in full here; so the entries below a score threshold are left out, and the threshold belongs to the
 numbers. Several thresholds cost one reading of the masks (:func:`track_cell`). Matching is per class, as
 in AP; over classes the counts are pooled, which is the "detection averaged" combination of TrackEval.
-Crowd instances are instances like others, as in TrackEval.
+Crowd instances are instances like others, as in TrackEval. Where two assignments are equally good to the
+last digit, the order of instances in the annotations and the scores of the predictions decide.
 """
 
 from __future__ import annotations

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import math
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
+from reprlib import repr as short
 from types import NoneType
 from typing import Any
 
@@ -74,18 +76,27 @@ def read(given: Any, name: str) -> tuple[str, Any]:
     try:
         return str(path), load_json(path)
     except ValueError as error:  # JSONDecodeError, or bytes that are not UTF-8
+        if zipfile.is_zipfile(path):  # what is submitted to a server
+            raise EvaluationFileError(
+                f"{path}: the {name} file is a zip archive, expected the json file that is in it"
+            ) from error
         raise EvaluationFileError(f"{path}: the {name} file is not json ({error})") from error
 
 
 def kind(value: Any) -> str:
-    """The type of a value, in words."""
+    """The type of what was looked up under a key, in words."""
     return "missing" if value is None else type(value).__name__
+
+
+def what(value: Any) -> str:
+    """The type of a value that is there, in words."""
+    return "null" if value is None else f"a {kind(value)}"
 
 
 def require(where: str, entry: Any, keys: Sequence[str]) -> None:
     """Raises unless the entry is a dict with these keys."""
     if not isinstance(entry, Mapping):
-        raise EntryError(f"{where}: found a {kind(entry)}, expected a dict", MISSING)
+        raise EntryError(f"{where}: found {what(entry)}, expected a dict", MISSING)
     for key in keys:
         if key not in entry:
             raise EntryError(
@@ -101,7 +112,7 @@ def integer(where: str, entry: Mapping[str, Any], key: str) -> int:
     if type(value) is int:
         return value
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise EntryError(f"{where}: '{key}' is {value!r}, expected an integer", NUMBER)
+        raise EntryError(f"{where}: '{key}' is {short(value)}, expected an integer", NUMBER)
     return int(value)
 
 
@@ -133,7 +144,7 @@ def per_frame(where: str, values: Any, key: str, num_frames: int) -> Sequence[An
     """A list with one entry a frame."""
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise EntryError(
-            f"{where}: '{key}' is {kind(values)}, expected a list with one entry a frame", FRAMES
+            f"{where}: '{key}' is {what(values)}, expected a list with one entry a frame", FRAMES
         )
     if len(values) != num_frames:
         raise EntryError(

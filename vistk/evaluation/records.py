@@ -96,7 +96,9 @@ class Results:
 def mean_area(areas: Sequence[float | None]) -> float:
     """Mean over the frames with a non-zero area, in pixels; 0 without any."""
     present = [float(area) for area in areas if area]
-    return sum(present) / len(present) if present else 0.0
+    # As the official code has it, to the last digit: ``sum`` adds in another order, and one of its own
+    # from Python 3.12 on, so that an instance on the border of a range might be in another one.
+    return float(np.mean(present)) if present else 0.0
 
 
 def mean_occlusion(levels: Sequence[str | None]) -> float | None:

@@ -19,10 +19,11 @@ from vistk.evaluation.reading import (
     counted,
     integer,
     is_number,
-    kind,
     read,
     require,
+    short,
     tube,
+    what,
 )
 from vistk.evaluation.records import GroundTruth, Prediction, Results, Shared, Video
 from vistk.ops.masks import Tube
@@ -51,17 +52,19 @@ def load_results(
             now, and makes no other difference.
 
     Raises:
-        EvaluationFileError, FileNotFoundError: as :func:`vistk.evaluation.files.load_ground_truth` does. With
-            ``lenient`` only where the file is no list of predictions, or no entry of it can be used.
+        EvaluationFileError, FileNotFoundError: as :func:`vistk.evaluation.files.load_ground_truth` does; or
+            the result of this function is of other videos or categories. With ``lenient`` only where the
+            file is no list of predictions, or no entry of it can be used.
     """
     if isinstance(results, Results):
+        _require_fit(results, ground_truth)
         check_masks(ground_truth.videos)
         return results
     with collector_paused():
         source, content = read(results, "results")
         if not isinstance(content, Sequence) or isinstance(content, str):
             raise EvaluationFileError(
-                f"{source}: found a {kind(content)}, expected a list of predictions{_hint(content)}"
+                f"{source}: found {what(content)}, expected a list of predictions{_hint(content)}"
             )
         return _Reader(source, ground_truth, lenient, all_pairs).read(content)
 
@@ -76,6 +79,25 @@ def _hint(content: Any) -> str:
         if isinstance(content.get(key), Sequence):
             return f"; its '{key}' has {len(content[key])} entries, write that list alone to a file"
     return ""
+
+
+def _require_fit(results: Results, ground_truth: GroundTruth) -> None:
+    """What was read for one ground truth can be scored on another that has the same videos and categories."""
+    shapes = {video.id: (video.num_frames, [video.height, video.width]) for video in ground_truth.videos}
+    for video_id, predictions in results.videos.items():
+        for prediction in predictions:
+            sizes = (list(mask["size"]) for mask in prediction.masks if mask is not None)
+            num_frames, size = shapes.get(video_id, (-1, []))
+            if len(prediction.masks) != num_frames or next(sizes, size) != size:
+                found = f"video {video_id} of these frames"
+            elif prediction.category_id not in ground_truth.categories:
+                found = f"category {prediction.category_id}"
+            else:
+                continue
+            raise EvaluationFileError(
+                f"{results.source}: was read for another ground truth, {ground_truth.source} has no {found}; "
+                "expected the file itself, or its content"
+            )
 
 
 class _Ids(NamedTuple):
@@ -193,7 +215,7 @@ class _Reader:
                 raise EntryError(f"{where}: '{name}_id' {value} is unknown", f"{UNKNOWN} {name}")
         score = entry["score"]
         if not is_number(score):
-            raise EntryError(f"{where}: 'score' is {score!r}, expected a finite number", NUMBER)
+            raise EntryError(f"{where}: 'score' is {short(score)}, expected a finite number", NUMBER)
         video = self.videos[ids.video]
         masks = tube(where, entry["segmentations"], video.height, video.width, video.num_frames)
         return _Entry(where, ids.video, ids.category, float(score), masks, video.height * video.width)

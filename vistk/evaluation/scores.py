@@ -225,6 +225,8 @@ def score(
 
 
 def _thresholds(given: float | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(given, str):
+        raise ValueError(f"score_threshold is {given!r}, expected a finite number or several")
     thresholds = tuple(dict.fromkeys(map(float, given if isinstance(given, Sequence) else (given,))))
     if not thresholds or not all(map(math.isfinite, thresholds)):
         found = ", ".join(map(str, thresholds)) or "empty"

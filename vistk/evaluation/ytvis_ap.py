@@ -3,7 +3,8 @@
 Same numbers as the official evaluators: Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019 (tube
 IoU, thresholds, area ranges); Qi et al., "Occluded Video Instance Segmentation", IJCV 2022 (groups).
 One departure: an annotation id of 0 is an id like any other, where the official code takes whatever
-is matched to it for unmatched.
+is matched to it for unmatched. The groups overlap (:data:`OCCLUSION_RANGES`), as they do there; an instance
+whose occlusion is unknown in all frames is in none, where the official code divides by zero.
 
 Predictions are matched to instances once per video and category
 (:func:`vistk.evaluation.ap_matching.match_cell`); pooling over videos
@@ -29,6 +30,7 @@ from vistk.evaluation.ap_options import (
     OFFICIAL,
     RECALL_POINTS,
     APOptions,
+    range_suffix,
 )
 
 __all__ = [
@@ -169,8 +171,8 @@ def average_recall(
 
 
 def summarize(accumulated: Accumulated) -> dict[str, float]:
-    """The 12 official numbers and, for OVIS, AP and AR of the three occlusion groups (0..1, NaN where
-    undefined). All are means over the categories with an instance that counts.
+    """The 12 official numbers and, for OVIS, AP and AR of the three occlusion groups, which overlap
+    (0..1, NaN where undefined). All are means over the categories with an instance that counts.
     """
     options = accumulated.options
     per_category = {"AP": average_precision(accumulated)}
@@ -185,11 +187,6 @@ def summarize(accumulated: Accumulated) -> dict[str, float]:
     for name in groups:
         per_category[f"AR{range_suffix(name)}"] = average_recall(accumulated, name)
     return {name: nan_mean(values) for name, values in per_category.items()}
-
-
-def range_suffix(name: str) -> str:
-    """What AP and AR of a range end in: ``small`` s, ``so`` so."""
-    return name[0] if name in AREA_RANGES else name
 
 
 def nan_mean(values: np.ndarray) -> float:
