@@ -14,7 +14,7 @@ from vistk.schema import ConfigError
 from vistk.trackers.visage import VISAGEConfig
 
 
-def failing(error: Exception) -> cli.Command:
+def failing(error: BaseException) -> cli.Command:
     def run(arguments: argparse.Namespace) -> int:
         raise error
 
@@ -48,6 +48,14 @@ def test_bad_input_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"vistk fail: {error}\n"
+
+
+def test_an_interrupt_is_no_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "wait", failing(KeyboardInterrupt()))
+    assert cli.main(["wait"]) == 130
+    assert capsys.readouterr().err == "vistk wait: interrupted\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("a"), RuntimeError("a")])

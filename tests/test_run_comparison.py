@@ -71,8 +71,16 @@ def runs(data_root: Path, tmp_path: Path) -> Path:
     every = {split: truth_as_results(data_root, split) for split in SPLITS}
     some = {split: truth_as_results(data_root, split, 2) for split in SPLITS}
     make_run(tmp_path / "runs" / "a", [*words, "tracker=minvis"], {"minvis": some, "oracle": every})
-    make_run(tmp_path / "runs" / "b0", [*words, "tracker=visage"], {"visage": every}, commit="abc")
-    make_run(tmp_path / "runs" / "b1", [*words, "tracker=visage", "seed=1"], {"visage": some}, commit="def")
+    make_run(
+        tmp_path / "runs" / "b0", [*words, "tracker=visage"], {"visage": every}, commit="abc", device=None
+    )
+    make_run(
+        tmp_path / "runs" / "b1",
+        [*words, "tracker=visage", "seed=1"],
+        {"visage": some},
+        commit="def",
+        device="cpu",
+    )
     return tmp_path / "runs"
 
 
@@ -98,7 +106,15 @@ def test_means_over_seeds_and_paired_differences(runs: Path) -> None:
     assert difference["value"] == pytest.approx(ap["visage"].mean() - ap["minvis", 0], abs=1e-12)
     assert 0 < difference["low"] <= difference["value"] <= difference["high"]
     assert f"visage beats minvis by {100 * difference['value']:.1f} ± " in found.to_markdown()
+    # Two tables, two meanings of ±.
+    assert found.to_markdown().count("mean ± standard deviation over seeds.") == 1
+    assert found.to_markdown().count("± is half of an interval over resampled videos (95 %).") == len(SPLITS)
     assert {card.get("commit") for card in found.card.values()} == {None, "abc", "def"}
+    assert [row[1:] for row in rows if row[0].startswith(str(runs))] == [
+        ["-", "-"],
+        ["abc", "-"],
+        ["def", "cpu"],
+    ]
     assert list(found.differences.query("split == 'swap'")["metric"]) == [
         *("AP", "AP50", "HOTA", "AssA", "IDF1")
     ]
@@ -163,10 +179,22 @@ def test_data_sets_side_by_side_with_quoted_rows(tmp_path: Path) -> None:
         compare_runs([tmp_path], metrics=["MOTP"], bootstrap=0)
 
 
+def _move_one_video(source: Path, target: Path) -> None:
+    """Resamples of a part with one video alone say nothing, and so do those of the mean."""
+    here, there = (json.loads(path.read_text()) for path in (source, target))
+    video = here["videos"].pop(0)
+    there["videos"].append(video)
+    there["annotations"] += [a for a in here["annotations"] if a["video_id"] == video["id"]]
+    here["annotations"] = [a for a in here["annotations"] if a["video_id"] != video["id"]]
+    for path, content in ((source, here), (target, there)):
+        path.write_text(json.dumps(content))
+
+
 def test_parts_have_a_paired_difference_of_their_mean(tmp_path: Path) -> None:
     """YouTube-VIS 2022: the mean of the short and of the long videos, as in a report on the results alone."""
     root = write_official(tmp_path / "data", "ytvis2022", long=8)
     truth = root / "valid" / "instances.json"
+    _move_one_video(root / "valid" / "gt_short.json", root / "valid" / "gt_long.json")
     annotations = json.loads((root / "valid" / "gt.json").read_text())["annotations"]
     keys = ("video_id", "category_id", "segmentations")
     every = [{key: a[key] for key in keys} | {"score": 0.9 - 0.01 * a["id"]} for a in annotations]
@@ -187,6 +215,7 @@ def test_parts_have_a_paired_difference_of_their_mean(tmp_path: Path) -> None:
     (expected,) = report.differences.query(whole)[columns].to_numpy()
     assert ours.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
     assert ours[0] < 0
+    assert ours[1] < ours[2]
     quoted = comparison.frame.query("source != 'measured'")
     assert set(quoted["split"]) == {"valid (mean)"}
     assert "CTVIS, R50, online" in set(quoted["results"])

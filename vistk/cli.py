@@ -188,6 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"vistk {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"vistk {arguments.command}: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -28,12 +28,10 @@ from vistk.evaluation.files import GroundTruth, Results
 from vistk.evaluation.keys import Key
 from vistk.evaluation.number_table import COLUMNS, DIFFERENCE_COLUMNS, MEASURED, joined, number_frame, records
 from vistk.evaluation.parts import MEAN, PARTS, split_results
-from vistk.evaluation.printing import Printable, Table, percent
+from vistk.evaluation.printing import Printable, Table
 from vistk.evaluation.quoted import data_sets, quoted
-from vistk.evaluation.report_tables import cells, verdict
+from vistk.evaluation.run_tables import card_table, difference_tables, runs_side_by_side
 from vistk.evaluation.scores import score
-from vistk.evaluation.side_by_side import distinct, side_by_side
-from vistk.evaluation.tables import CARD_FIELDS
 from vistk.runs import ALL_ROWS, OWN, Cell, RunError, find_runs, read_run, without_runs
 from vistk.schema import ConfigError
 from vistk.splits import EvaluationSplit, open_data
@@ -41,7 +39,6 @@ from vistk.splits import EvaluationSplit, open_data
 METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "AssA", "IDF1")
 FEW_METRICS = ("AP", "AssA", "IDF1")  # where more than two data sets and splits stand side by side
 COMPARED = ("AP", "AP50", "HOTA", "AssA", "IDF1")
-VERDICTS = ("AP",)
 PUBLISHED_SPLITS = {
     **{(data, "valid"): data for data in data_sets()},
     ("ytvis2022", f"valid ({PARTS['S']})"): "ytvis2021",  # the same videos
@@ -74,9 +71,9 @@ class RunComparison(Printable):
     def tables(self) -> list[Table]:
         """Side by side, differences, cards."""
         return [
-            _side_by_side(self.frame, self.metrics),
-            *_difference_tables(self.differences, self.confidence),
-            _card_table(self.card),
+            runs_side_by_side(self.frame, self.metrics),
+            *difference_tables(self.differences, COMPARED, self.confidence),
+            card_table(self.card),
             *(Table("", (), (), note=note) for note in self.notes),
         ]
 
@@ -318,54 +315,3 @@ def _paired(samples: _Samples, baseline: str, data: str, split: str, confidence:
         constant = {"data_set": data, "split": split, "results": label, "baseline": baseline}
         out.append(number_frame(numbers, constant, DIFFERENCE_COLUMNS))
     return out
-
-
-def _side_by_side(frame: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """One row for what a run is, columns for every data set and split; mean and spread over seeds."""
-    places = distinct(frame, ["data_set", "split"])
-    return side_by_side(
-        frame,
-        metrics,
-        _mean_and_spread,
-        corner="run",
-        more={"seeds": _seeds},
-        undefined=False,
-        title="runs" if len(places) > 1 else f"runs, {' '.join(places[0])}",
-        note="Percent; mean ± standard deviation over seeds.",
-    )
-
-
-def _seeds(rows: pd.DataFrame) -> str:
-    return ", ".join(map(str, sorted(rows["seed"].dropna().unique()))) or "-"
-
-
-def _mean_and_spread(rows: pd.DataFrame) -> str:
-    """Undefined where any run is, as a mean over other runs would be another number."""
-    if rows.empty or rows["value"].isna().any():
-        return "-"
-    values = rows["value"].to_numpy()
-    return percent(values.mean()) + (f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "")
-
-
-def _difference_tables(differences: pd.DataFrame, confidence: float) -> list[Table]:
-    out = []
-    for data, split in distinct(differences, ["data_set", "split"]):
-        own = differences.query("data_set == @data and split == @split")
-        metrics = [metric for metric in COMPARED if metric in set(own["metric"])]
-        rows = [
-            [label, *cells(own[own["results"] == label], metrics, signed=True)]
-            for (label,) in distinct(own, ["results"])
-        ]
-        sentences = [verdict(row, confidence) for _, row in own[own["metric"].isin(VERDICTS)].iterrows()]
-        title = f"{data} {split}: difference to {own['baseline'].iloc[0]}"
-        out.append(
-            Table(title, ["run", *metrics], rows, note="\n".join(f"- {sentence}" for sentence in sentences))
-        )
-    return out
-
-
-def _card_table(card: Mapping[str, Mapping[str, Any]]) -> Table:
-    fields = [name for name in CARD_FIELDS if any(own.get(name) is not None for own in card.values())]
-    fields = [name for name in fields if name != "seeds"]
-    rows = [[run, *(str(own.get(name, "-")) for name in fields)] for run, own in card.items()]
-    return Table("cards", ["run", *fields], rows)

@@ -95,6 +95,24 @@ def test_paired_difference(pair):
     assert difference[AP].half < bootstrap(a, resamples=100)[AP].half
 
 
+def test_intervals_are_as_wide_as_theory_says(new_scene):
+    """One object a video, found or not: AR is a share, whose standard error is known. B finds those of A and
+    some more, so that the difference is a share, too: were the videos not the same, it would vary as both do.
+    """
+    scene, count = new_scene(1), 60
+    scene.category(1, "cat")
+    for video in range(count):
+        scene.video(video)
+        scene.annotate(video, video, 1, scene.box(0, 0, 3, 2))
+        scene.predict(video, 1, 0.5, scene.box(0, 0, 3, 2))
+    a, b = (score(scene.ground_truth, scene.results[:found], tracking=False) for found in (30, 36))
+    key = Key("AR10")
+    found = bootstrap(a, resamples=4000)[key], paired_bootstrap(a, b, resamples=4000)[key]
+    for interval, share in zip(found, (30 / count, 6 / count), strict=True):
+        assert interval.value == pytest.approx(share)
+        assert interval.half == pytest.approx(1.96 * np.sqrt(share * (1 - share) / count), rel=0.08)
+
+
 def test_undefined_resamples_are_left_out(scene):
     """Category "dog" only in video 0: resamples without it are means over "cat" alone."""
     scene.ground_truth["annotations"] = scene.ground_truth["annotations"][:3]

@@ -1,6 +1,7 @@
 """Reports of one results file and of several: frame, tables, files, one set of numbers everywhere."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ import pandas as pd
 import pytest
 
 import vistk.evaluation
+from vistk.evaluation.ap_options import APOptions
 from vistk.evaluation.files import EvaluationFileError
 from vistk.evaluation.number_table import COLUMNS
-from vistk.evaluation.printing import Table, latex_escape
+from vistk.evaluation.printing import Table, latex_escape, percent
 from vistk.evaluation.report import Report, evaluate
-from vistk.evaluation.report_tables import verdict
+from vistk.evaluation.report_tables import cells, verdict
 from vistk.evaluation.scores import score
 from vistk.evaluation.subjects import named_place, named_results
 
@@ -70,6 +72,15 @@ def test_golden_numbers_through_the_frame(case):
         assert np.isnan(found) if value == -1 else found == pytest.approx(value, abs=1e-10), name
     assert (frame["data_set"] == case).all()
     assert (frame["split"] == "").all()
+
+
+def test_occlusion_groups_are_said_to_overlap():
+    said = "The occlusion groups so, mo, ho overlap, as officially: 6 instances on a border in two of them"
+    found = [
+        evaluate(GOLDEN / case / "gt.json", GOLDEN / case / "results.json", metrics=["ap"]).to_markdown()
+        for case in ("case1", "case3")
+    ]
+    assert [said in text for text in found] == [False, True]
 
 
 def test_frame_pivots_to_the_usual_table(report, pair):
@@ -187,7 +198,7 @@ def test_bars_in_names_do_not_split_cells(pair):
     table = Table("t", ["a|b", "x"], [["c|d", "1"]])
     assert table.to_markdown().count(r"\|") == 2
     assert "| c\\|d " in evaluate(pair[0], {"c|d": pair[1]["A"]}).to_markdown()
-    assert "a|b & x" in table.to_latex()
+    assert r"a\textbar{}b & x" in table.to_latex()
 
 
 def test_counts_are_printed_in_full(report):
@@ -196,9 +207,31 @@ def test_counts_are_printed_in_full(report):
     assert "1234567 ± " in Report(frame, report.differences, report.scores, report.card).to_markdown()
 
 
+def test_what_rounds_to_zero_has_no_sign(report):
+    assert [percent(value) for value in (-1e-17, -0.0004, 0.0004, -0.0006)] == ["0.0", "0.0", "0.0", "-0.1"]
+    for tiny in (1e-17, -1e-17):
+        row = report.differences.iloc[:1].assign(value=tiny, low=tiny, high=tiny)
+        assert cells(row, [row["metric"].iloc[0]], signed=True) == ["0.0 ± 0.0"]
+
+
 def test_latex_escape_is_complete():
     assert latex_escape("a_b%") == r"a\_b\%"
     assert latex_escape("\\") == r"\textbackslash{}"
+    assert latex_escape("a<b>c") == r"a\textless{}b\textgreater{}c"
+
+
+def test_rows_that_latex_would_take_for_arguments():
+    r"""After ``\\`` may come a ``*`` and a ``[length]``, whatever the white space between."""
+    table = Table("", ["[name]", "*x"], [["a", "1"], ["[b]", "2"], ["*c", "[3]"], ["", "4"]], italic=[0])
+    lines = table.to_latex().splitlines()
+    assert lines[2:-2] == [
+        r"{}[name] & *x \\",
+        r"\midrule",
+        r"\emph{a} & \emph{1} \\",
+        r"{}[b] & 2 \\",
+        r"{}*c & [3] \\",
+        r" & 4 \\",
+    ]
 
 
 def test_italic_rows_and_empty_tables():
@@ -244,13 +277,39 @@ def test_written_files(report, tmp_path):
             0.015,
             "B and A cannot be told apart: the difference is +1.2 AP, between -0.1 and +1.5 (95 %).",
         ),
-        (float("nan"), 0.1, "B and A cannot be compared in AP: it is undefined."),
+        (float("nan"), 0.1, "B and A differ by +1.2 AP; too few videos to tell how sure that is."),
     ],
 )
 def test_one_sentence(low, high, sentence):
     value = -0.012 if high < 0 else 0.012
     row = {"results": "B", "baseline": "A", "metric": "AP", "value": value, "low": low, "high": high}
     assert verdict(row, 0.95) == sentence
+
+
+def test_what_is_undefined_is_not_compared():
+    row = {"results": "B", "baseline": "A", "metric": "AP"} | dict.fromkeys(
+        ("value", "low", "high"), math.nan
+    )
+    assert verdict(row, 0.95) == "B and A cannot be compared in AP: it is undefined."
+
+
+def test_one_video_is_no_evidence(pair):
+    """All its resamples are itself, so that their spread of 0 would look like certainty."""
+    truth, one = pair[0], APOptions(video_ids=(pair[0]["videos"][0]["id"],))
+    report = evaluate(truth, pair[1], options=one, metrics=["ap", "errors", "gaps"], by=["size"], bootstrap=9)
+    for frame in (report.frame, report.differences):
+        assert frame["value"].notna().any()
+        assert frame[["low", "high"]].isna().all(axis=None)
+    assert "too few videos to tell how sure that is" in report.to_markdown()
+    assert " ± " not in report.to_markdown()
+
+
+@pytest.mark.parametrize("tiny", [1e-16, -1e-16])
+def test_rounding_errors_are_no_win(tiny):
+    row = {"results": "B", "baseline": "A", "metric": "AP", "value": tiny, "low": tiny, "high": tiny}
+    assert verdict(row, 0.95) == (
+        "B and A cannot be told apart: the difference is +0.0 AP, between +0.0 and +0.0 (95 %)."
+    )
 
 
 def test_only_what_is_asked_for(pair):

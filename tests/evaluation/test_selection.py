@@ -124,6 +124,7 @@ def test_options_of_the_command(scene, tmp_path, capsys):
     for wrong, expected in (
         (["--max-detections", "a"], "found 'a', expected numbers with commas"),
         (["--area-ranges", "tiny:1"], "found 'tiny:1', expected NAME:LOW:HIGH in pixels"),
+        (["--area-ranges", "a:0:1,a:2:3"], "found 'a' twice, expected different names"),
     ):
         with pytest.raises(SystemExit):
             main(["evaluate", *map(str, files), *wrong])

@@ -114,9 +114,11 @@ def percentile_interval(sample: np.ndarray, confidence: float = 0.95) -> Interva
 def resampled(
     scores: Scores, draws: np.ndarray, progress: Callable[[], object] = lambda: None
 ) -> dict[Key, np.ndarray]:
-    """``(B,)`` values of every number for ``draws`` ``(B, V)``; NaN where a resample leaves it undefined.
+    """``(B,)`` values of every number for ``draws`` ``(B, V)``; NaN where a resample leaves it undefined, and
+    for all resamples of one video, which are that video again: they say nothing of how much another differs.
 
     Args:
+        draws: of :func:`video_draws`.
         progress: called :func:`num_steps` times on the way.
     """
     out: dict[Key, np.ndarray] = {}
@@ -137,6 +139,8 @@ def resampled(
         out |= {key: draws @ counts for key, counts in explained.event_counts().items()}
     if explained.gaps is not None:
         out |= dict(_resample_gaps(explained.gaps, draws, progress))
+    if draws.shape[1] == 1:
+        out = {key: np.append(values[:1], np.full(len(draws) - 1, np.nan)) for key, values in out.items()}
     return out
 
 

@@ -293,15 +293,17 @@ def _numbers(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...
 
 def _areas(text: str) -> dict[str, tuple[float, float]]:
     """All areas, and the ranges that are named."""
-    ranges = {"all": AREA_RANGES["all"]}
+    given: dict[str, tuple[float, float]] = {}
     for word in words(text):
         name, *ends = word.split(":")
         try:
             low, high = map(float, ends)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"found {word!r}, expected NAME:LOW:HIGH in pixels") from error
-        ranges[name] = low, high
-    return ranges
+        if name in given:
+            raise argparse.ArgumentTypeError(f"found {name!r} twice, expected different names")
+        given[name] = low, high
+    return {"all": AREA_RANGES["all"]} | given
 
 
 def at_least(least: int) -> Callable[[str], int]:

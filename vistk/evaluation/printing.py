@@ -20,6 +20,9 @@ _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",  # these three are other characters in LaTeX's default encoding of fonts
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "≥": r"$\ge$",
     "Δ": r"$\Delta$",
@@ -106,8 +109,8 @@ def plural(count: int, noun: str) -> str:
 
 
 def percent(value: float | None) -> str:
-    """``0.3618`` as ``"36.2"``; ``"-"`` where undefined."""
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+    """``0.3618`` as ``"36.2"``; ``"-"`` where undefined. What rounds to zero has no sign."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:z.1f}"
 
 
 def latex_escape(text: str) -> str:
@@ -123,7 +126,8 @@ def latex_table(
     italic: Collection[int] = (),
     above: Sequence[tuple[str, int]] = (),
 ) -> str:
-    r"""A booktabs table of finished cells, which are escaped.
+    r"""A booktabs table of finished cells, which are escaped. A row does not begin with a bracket or star:
+    LaTeX would take these for arguments of the ``\\`` before it.
 
     Args:
         left: columns aligned to the left, the others are to the right.
@@ -133,7 +137,8 @@ def latex_table(
     escaped = [[latex_escape(cell) for cell in row] for row in rows]
     for i in italic:
         escaped[i] = [rf"\emph{{{cell}}}" if cell not in ("", "-") else cell for cell in escaped[i]]
-    lines = [" & ".join(row) + r" \\" for row in ([latex_escape(name) for name in header], *escaped)]
+    joined = [" & ".join(row) for row in ([latex_escape(name) for name in header], *escaped)]
+    lines = [("{}" if row.startswith(("[", "*")) else "") + row + r" \\" for row in joined]
     groups = []
     if above:
         named = [rf"\multicolumn{{{count}}}{{c}}{{{latex_escape(name)}}}" for name, count in above]

@@ -196,7 +196,7 @@ def evaluate(
         "options": describe(options),
         "confidence": confidence,
         "intervals": f"{100 * confidence:g} %, {plural(bootstrap, 'resample')} of {videos}, seed {seed}"
-        if bootstrap and any(card["videos"] for card in cards)
+        if bootstrap and any(card["videos"] > 1 for card in cards)
         else None,
     }
     by_name = {

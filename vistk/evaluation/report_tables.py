@@ -26,6 +26,7 @@ OF_CLASSES = ("AP", "AP50", "AR10", "HOTA", "AssA", "IDF1")
 COMPARED = ("AP", "AP50", "AP75", "HOTA", "DetA", "AssA", "IDF1")
 VERDICTS = ("AP", "HOTA")
 COUNTED = (*COUNTS, "instances", "errors", "events")
+_ROUNDING = 1e-9  # percent: what sums of floats may differ by, which is nobody's win
 
 
 def report_tables(frame: pd.DataFrame, differences: pd.DataFrame, card: Mapping[str, Any]) -> list[Table]:
@@ -92,8 +93,8 @@ def _explained(frame: pd.DataFrame) -> Iterator[Table]:
     notes = {
         BY_ERROR: "dAP: what mending all errors of a kind would add to AP50; they do not add up.",
         BY_EVENT: "Changes of the track that covers an instance, by cause.",
-        BY_ORACLE: "What AP lacks, put right step by step: identities, then classes, then masks; the rest is "
-        "what nobody saw.",
+        BY_ORACLE: "What AP lacks, put right step by step: identities, then classes, then masks; missing is "
+        "what nobody saw. AP = 100 - association - classification - mask - missing.",
     }
     titles = {BY_ERROR: "errors", BY_EVENT: "identity events", BY_ORACLE: "gaps to an oracle, in AP"}
     for by, metrics in {BY_ERROR: ("dAP", "errors"), BY_EVENT: ("events",), BY_ORACLE: ("AP gap",)}.items():
@@ -205,17 +206,19 @@ def verdict(row: Mapping[str, Any] | pd.Series, confidence: float) -> str:
     """A paired difference in one sentence: which is better, by how much, or that it cannot be told."""
     b, a, metric = row["results"], row["baseline"], row["metric"]
     value, low, high = (100 * float(row[name]) for name in ("value", "low", "high"))
-    if any(map(math.isnan, (value, low, high))):
+    if math.isnan(value):
         return f"{b} and {a} cannot be compared in {metric}: it is undefined."
+    if math.isnan(low) or math.isnan(high):
+        return f"{b} and {a} differ by {value:+z.1f} {metric}; too few videos to tell how sure that is."
     half, sure = (high - low) / 2, f"{100 * confidence:g} %"
-    if low > 0:
+    if low > _ROUNDING:
         return f"{b} beats {a} by {value:.1f} ± {half:.1f} {metric} ({sure})."
-    if high < 0:
+    if high < -_ROUNDING:
         return f"{b} loses to {a} by {-value:.1f} ± {half:.1f} {metric} ({sure})."
     # Not as ±: intervals may be lopsided, and the half of one that holds 0 smaller than the difference.
     return (
-        f"{b} and {a} cannot be told apart: the difference is {value:+.1f} {metric}, between {low:+.1f} and "
-        f"{high:+.1f} ({sure})."
+        f"{b} and {a} cannot be told apart: the difference is {value:+z.1f} {metric}, between {low:+z.1f} "
+        f"and {high:+z.1f} ({sure})."
     )
 
 
@@ -232,8 +235,8 @@ def _cell(number: Any, signed: bool) -> str:
         half = float("nan")
     if math.isnan(value):
         return "-"
-    sign = "+" if signed and value > 0 else ""
-    text = f"{value:.0f}" if counted else percent(value)
+    text = f"{value:z.0f}" if counted else percent(value)
+    sign = "+" if signed and float(text) > 0 else ""
     return sign + text + ("" if math.isnan(half) else f" ± {half:.0f}" if counted else f" ± {100 * half:.1f}")
 
 

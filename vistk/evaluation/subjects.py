@@ -11,9 +11,11 @@ from typing import cast
 
 from vistk.data.categories import YTVIS2021
 from vistk.data.category_check import same_categories
+from vistk.evaluation.ap_options import OCCLUSION_RANGES
 from vistk.evaluation.data_sets import VIDEOS
 from vistk.evaluation.files import EvaluationFileError, GroundTruth, Results, Video, load_ground_truth
 from vistk.evaluation.parts import find_parts, require_complete, union
+from vistk.evaluation.printing import plural
 from vistk.evaluation.reading import by_id, kind, read
 from vistk.evaluation.scores import Predicted, Truth
 
@@ -108,6 +110,13 @@ def _notes(given: DataSet, truth: GroundTruth, parts: Mapping[str, GroundTruth])
         yield (
             f"These {size} videos may be those of YouTube-VIS 2022, whose server scores its short and its "
             "long ones apart and takes the mean: name their annotations by --parts SHORT.json LONG.json."
+        )
+    borders = {high for _, high in OCCLUSION_RANGES.values()} & {low for low, _ in OCCLUSION_RANGES.values()}
+    twice = sum(i.occlusion in borders and not i.iscrowd for video in truth.videos for i in video.instances)
+    if twice:
+        yield (
+            f"The occlusion groups so, mo, ho overlap, as officially: {plural(twice, 'instance')} on a "
+            "border in two of them, and a prediction that finds nothing is wrong in all three."
         )
 
 
