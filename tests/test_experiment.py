@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from experiment_script import experiment_main
 from filelock import FileLock
 from PIL import Image
 
+from vistk.comparison import _over_processes
 from vistk.evaluation.report import evaluate
 from vistk.models.checkpoints import load_weights, save_weights
 
@@ -317,6 +321,29 @@ def test_two_processes_do_not_share_a_run_directory(run, finished, tmp_path):
         code, _, err = run("tracker=visage", *words_of(finished, run_dir=tmp_path / "run"))
     assert code == 2
     assert "is in use by another process" in err
+
+
+def test_results_of_several_processes_are_summed_and_leave_no_files(tmp_path):
+    (tmp_path / ".swap.7.json").write_text("of eight processes that were killed")
+    (tmp_path / ".track.1.json").write_text("of another split")
+    barrier = threading.Barrier(2)
+
+    def merged(rank):
+        accelerator = SimpleNamespace(
+            num_processes=2, process_index=rank, is_main_process=rank == 0, wait_for_everyone=barrier.wait
+        )
+        return _over_processes(
+            {"minvis": {"results": [rank], "frames": 10 + rank}}, tmp_path, "swap", accelerator
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(merged, range(2)))
+    assert found == [{"minvis": {"results": [0, 1], "frames": 21}}] * 2
+    assert [path.name for path in tmp_path.iterdir()] == [".track.1.json"]
+
+    alone = SimpleNamespace(num_processes=1, process_index=0, is_main_process=True)
+    assert _over_processes({"minvis": {"frames": 3}}, tmp_path, "track", alone) == {"minvis": {"frames": 3}}
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_another_architecture(run, finished, tmp_path):

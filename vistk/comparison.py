@@ -122,22 +122,32 @@ def _track_split(
             _add(merged[row], result)
             read = cache is not None and cache.last == "read" and not rows[row].propagates
             merged[row]["cached"] += result.num_frames if read else 0
-    if accelerator.num_processes > 1:
-        shard = run_dir / "rows" / f".{split}.{accelerator.process_index}.json"
-        write_text(shard, json.dumps(merged))
-        accelerator.wait_for_everyone()
-        shards = [shard.with_name(f".{split}.{rank}.json") for rank in range(accelerator.num_processes)]
-        parts = [json.loads(path.read_text()) for path in shards]
-        merged = {
-            row: {key: sum((p[row][key] for p in parts[1:]), parts[0][row][key]) for key in merged[row]}
-            for row in rows
-        }
-        accelerator.wait_for_everyone()
-        shard.unlink()
+    merged = _over_processes(merged, run_dir / "rows", split, accelerator)
     # Equal scores are ranked by their order in the file, which must not depend on the processes.
     place = {video.video_id: i for i, video in enumerate(source.videos)}
     for total in merged.values():
         total["results"].sort(key=lambda entry: place[entry["video_id"]])
+    return merged
+
+
+def _over_processes(
+    own: dict[str, dict[str, Any]], folder: Path, split: str, accelerator: Accelerator
+) -> dict[str, dict[str, Any]]:
+    """The sums of all processes, in each of them, through files: results of long videos are large."""
+    merged = own
+    if accelerator.num_processes > 1:
+        paths = [folder / f".{split}.{rank}.json" for rank in range(accelerator.num_processes)]
+        write_text(paths[accelerator.process_index], json.dumps(own))
+        accelerator.wait_for_everyone()
+        parts = [json.loads(path.read_text()) for path in paths]
+        merged = {
+            row: {key: sum((p[row][key] for p in parts[1:]), parts[0][row][key]) for key in own[row]}
+            for row in own
+        }
+        accelerator.wait_for_everyone()
+    if accelerator.is_main_process:  # those of a run that was killed as well, however many processes it had
+        for path in folder.glob(f".{split}.*.json"):
+            path.unlink()
     return merged
 
 

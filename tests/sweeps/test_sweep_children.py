@@ -15,6 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from vistk.schema import ConfigError
 from vistk.sweeps import children
 from vistk.sweeps.cells import Cell, make_cells
 from vistk.sweeps.children import Children, Launcher, last_error, make_launcher
@@ -180,7 +181,7 @@ def test_what_another_process_runs_is_waited_for(tmp_path: Path) -> None:
 
 def test_gpus_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     one = make_launcher(STUB, tmp_path)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in one.slots] == ["3", "5"]
     assert list(one.command[-2:]) == ["--num_processes", "1"]
@@ -188,16 +189,20 @@ def test_gpus_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     precise = make_launcher(STUB, tmp_path, ["--mixed_precision", "bf16"])
     assert len(precise.slots) == 2
     assert list(precise.command[-4:]) == ["--num_processes", "1", "--mixed_precision", "bf16"]
-    both = make_launcher(STUB, tmp_path, ["--num_processes=2"])
-    assert list(both.slots) == [{}]
-    assert both.command[-1] == "--num_processes=2"
+    for flag in ("--num_processes=2", "--num-processes=2"):  # the launcher reads both
+        both = make_launcher(STUB, tmp_path, [flag])
+        assert list(both.slots) == [{}]
+        assert both.command == (*children.ACCELERATE, flag)
+        with pytest.raises(ConfigError, match=f"--jobs 2: runs with {flag[:-2]} follow one another"):
+            make_launcher(STUB, tmp_path, [flag], jobs=2)
 
     monkeypatch.setattr(children.torch.cuda, "device_count", lambda: 0)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert list(make_launcher(STUB, tmp_path).slots) == [{}]
-    slots = make_launcher(STUB, tmp_path, jobs=2).slots
-    assert len(slots) == 2
-    assert all(int(slot["OMP_NUM_THREADS"]) >= 1 for slot in slots)
+    monkeypatch.setattr(children.torch, "get_num_threads", lambda: 7)
+    for jobs, threads in {None: "7", 2: "3", 9: "1"}.items():
+        slots = make_launcher(STUB, tmp_path, jobs=jobs).slots
+        assert list(slots) == [{"OMP_NUM_THREADS": threads}] * (jobs or 1)
+    assert list(make_launcher(STUB, tmp_path, ["--num_processes", "2"]).slots) == [{}]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert list(make_launcher(STUB, tmp_path, jobs=2).slots) == [{}, {}]
 

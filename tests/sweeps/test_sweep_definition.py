@@ -69,6 +69,7 @@ def test_data_sets_of_another_file(tmp_path: Path) -> None:
         ("title: x", "rows has no default"),
         ("rows: {}", "rows is empty, expected at least one"),
         ("rows: {a: }\nseeds: [1, 1]", "seeds: 1 is named twice"),
+        ("rows: {a: }\nmetrics: [AP, Ap75]", "metrics: found Ap75, expected some of AP, AP50, AP75, "),
         ("rows: {a: }\nseeds: x", "seeds: expected a list, found 'x'"),
         ("rows: {a: 3}", "rows.a: expected words, as a list or a line of text, found 3"),
         ("rows: {a: tracker}", "rows.a: cannot read 'tracker': expected key=value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from vistk.config import CONFIG_FILE, compose, save
+from vistk.runs import RunError
 from vistk.schema import ConfigError
 from vistk.sweeps.cells import Cell, make_cells
 from vistk.sweeps.definition import Row, Sweep, load_sweep, with_words
@@ -138,6 +140,10 @@ def test_what_is_finished(tmp_path: Path) -> None:
     finish(evaluate.cells[1], "new", trained=False)
     assert train.unfinished() == []
     assert evaluate.unfinished() == [evaluate.cells[0]], "it is of weights that are not there any more"
+    damaged = evaluate.cells[0].metrics
+    damaged.write_text('{"rows": {')
+    with pytest.raises(RunError, match=rf"^{re.escape(str(damaged))}: not what a run writes .*; remove it"):
+        evaluate.unfinished()
 
 
 def test_a_row_that_was_evaluated_trains_when_its_trainer_is_gone(tmp_path: Path) -> None:

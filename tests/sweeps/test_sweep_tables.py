@@ -74,6 +74,28 @@ def test_a_sweep_from_file_to_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert states.count("to do") == 2
 
 
+def test_published_numbers_where_another_split_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the official split, whose annotations are hidden, stand apart."""
+    file, out = tmp_path / "quoting.yaml", tmp_path / "out"
+    text = f"quote: true\nseeds: [0]\ndata: {{ovis: data.root={tmp_path}}}\nrows: {{a: tracker=minvis}}\n"
+    file.write_text(text)
+    assert sweep_main([str(file), "--out", str(out)], STUB, launcher_of(out)) == 0
+    measured, published = (out / "table.md").read_text().split("**published, ovis valid**")
+    assert cells_of(measured, "a")[2] == "50.0"
+    assert "36.2" not in measured
+    assert cells_of(published, "*VISAGE, R50, online*")[1:6] == [
+        "*36.2*",
+        "*60.3*",
+        "*35.3*",
+        "*17.0*",
+        "*40.3*",
+    ]
+    content = json.loads((out / "table.json").read_text())
+    assert {row["data_set"] for row in content["published"]} == {"ovis"}
+
+
 def test_words_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["-m", "tracker=minvis,visage", "seed=0,1", "train.steps=3", "--bootstrap", "0"]
     words += ["--out", str(tmp_path)]
@@ -102,10 +124,21 @@ def test_bad_input_starts_nothing(
 
 def test_nothing_is_scored(tmp_path: Path) -> None:
     sweep = Sweep({"a": Row()}, seeds=[0])
-    with pytest.raises(
-        NothingScoredError, match="nothing is scored: no run has finished, or the annotations"
-    ):
+    with pytest.raises(NothingScoredError, match=r"^nothing is scored: no run has finished$"):
         make_table(sweep, make_cells(sweep, tmp_path)[0], [], "x")
+
+
+def test_hidden_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No table then, but whose file for the server lies where."""
+    file, out = tmp_path / "hidden.yaml", tmp_path / "out"
+    file.write_text("seeds: [0]\nrows:\n  a: tracker.hidden_dim=5\n  b: tracker.hidden_dim=13\n")
+    assert sweep_main([str(file), "--out", str(out)], STUB, launcher_of(out)) == 1
+    failed, nothing, server = capsys.readouterr().err.splitlines()[-3:]
+    assert failed.startswith("Failed: b, synthetic, seed 0: loss is not finite at step 7")
+    assert nothing.startswith("nothing is scored: the annotations of the data are hidden; data.local_split=")
+    (path,) = out.rglob("submission.zip")
+    assert server == f"a, synthetic, seed 0: for the server, {path}"
+    assert not (out / "table.md").exists()
 
 
 def test_the_card_of_many_runs() -> None:

@@ -25,15 +25,16 @@ from filelock import FileLock, Timeout
 from vistk.config import slug
 from vistk.evaluation.printing import plural
 from vistk.files import write_text
+from vistk.schema import ConfigError
 from vistk.sweeps.cells import Cell
 from vistk.sweeps.plan import Job
 
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--quiet")
 POLL = 0.1  # seconds
 PROMPT = "$ "  # before a command in a log
-ALONE = ("--num_processes", "--num_machines", "--multi_gpu", "--gpu_ids", "--config_file")
-"""Flags of ``accelerate launch`` with which a run takes the GPUs that they say, one run after the other."""
-
+ALONE = ("num_processes", "num_machines", "multi_gpu", "gpu_ids", "config_file")
+"""Flags of ``accelerate launch`` with which a run takes the GPUs that they say, one run after the other. The
+launcher reads them with hyphens and with underscores."""
 
 ONE_PROCESS_FILE = "accelerate.yaml"
 ONE_PROCESS = """\
@@ -69,8 +70,14 @@ def make_launcher(script: Path, logs: Path, flags: Sequence[str] = (), jobs: int
 
     CUDA is not initialised here: the devices are counted by the driver's library. What ``accelerate config``
     wrote holds for runs that are spread; it would send all others to the GPUs that it names.
+
+    Raises:
+        ConfigError: several at once, each of which is to be spread.
     """
-    spread = any(flag.partition("=")[0] in ALONE for flag in flags)
+    names = [flag.partition("=")[0] for flag in flags]
+    spread = next((name for name in names if name.lstrip("-").replace("-", "_") in ALONE), None)
+    if spread and (jobs or 1) > 1:
+        raise ConfigError(f"--jobs {jobs}: runs with {spread} follow one another, leave out one of the two")
     alone = () if spread else ("--config_file", str(logs / ONE_PROCESS_FILE), "--num_processes", "1")
     command = (*ACCELERATE, *alone, *flags)
     gpus = [] if spread else _gpus()
@@ -79,7 +86,7 @@ def make_launcher(script: Path, logs: Path, flags: Sequence[str] = (), jobs: int
         slots = [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs or len(gpus))]
     else:
         slots = [{} for _ in range(jobs or 1)]
-    if len(slots) > 1 and "OMP_NUM_THREADS" not in os.environ:
+    if not spread and "OMP_NUM_THREADS" not in os.environ:  # the launcher would give each run one thread
         threads = str(max(1, torch.get_num_threads() // len(slots)))
         slots = [slot | {"OMP_NUM_THREADS": threads} for slot in slots]
     return Launcher(script, logs, slots, command)
@@ -89,7 +96,8 @@ def _gpus() -> list[str]:
     """Names of the GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them."""
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(i) for i in range(count)] if visible is None else visible.split(",")[:count]
+    names = map(str, range(count)) if visible is None else map(str.strip, visible.split(","))
+    return list(names)[:count]
 
 
 @dataclass

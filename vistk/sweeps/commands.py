@@ -136,10 +136,13 @@ def _run(
             progress=True,
         )
     except NothingScoredError as error:
-        _say("\n".join([*failed, str(error)]))
-        return 1 if failed else 0
-    print(f"\n{table.to_markdown()}")
-    _say(f"written to {', '.join(map(str, table.write(out)))}")
+        _say("\n".join([*failed, *missing, str(error)]))
+    else:
+        print(f"\n{table.to_markdown()}")
+        _say(f"written to {', '.join(map(str, table.write(out)))}")
+    for cell in whole:  # of splits whose annotations are hidden
+        for path in sorted(cell.run_dir.glob("rows/*/*/submission.zip")):
+            _say(f"{cell.label}: for the server, {path}")
     return 1 if failed else 0
 
 

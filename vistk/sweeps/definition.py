@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from vistk.composer import first_line, parse_word, readable
 from vistk.config import slug
+from vistk.evaluation.report_tables import TRACKING
 from vistk.schema import ConfigError, cast
 
 OWN_KEYS = ("run_dir", "resume", "evaluation.rows")
@@ -25,6 +26,14 @@ OWN_KEYS = ("run_dir", "resume", "evaluation.rows")
 
 NAMED_KEYS = ("seed", "data", *OWN_KEYS)
 """Keys that rows must not say: seeds and data sets are named beside the rows."""
+
+METRICS = (
+    *("AP", "AP50", "AP75", "AR1", "AR10", "AR100"),
+    *(f"{kind}{group}" for kind in ("AP", "AR") for group in ("s", "m", "l", "so", "mo", "ho")),
+    *TRACKING,
+    *("identity_permutations", "frames_per_second"),
+)
+"""What a run knows of its rows, and a table can have as columns."""
 
 
 @dataclass
@@ -85,6 +94,11 @@ class Sweep:
         for key in ("rows", "seeds", "data"):
             if not getattr(self, key):
                 raise ConfigError(f"{key} is empty, expected at least one", key)
+        for metric in self.metrics or ():
+            if metric not in METRICS:
+                raise ConfigError(
+                    f"metrics: found {metric}, expected some of {', '.join(METRICS)}", "metrics"
+                )
         for seed in self.seeds:
             if self.seeds.count(seed) > 1:
                 raise ConfigError(f"seeds: {seed} is named twice", "seeds")

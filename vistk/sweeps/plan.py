@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vistk.config import LEFT_BEHIND
+from vistk.runs import RunError
 from vistk.schema import ConfigError
 from vistk.sweeps.cells import Cell, tracker_key, training_key
 
@@ -121,11 +122,17 @@ def _begun(cell: Cell) -> bool:
 
 
 def _weights_hash(metrics: Path) -> str | None:
-    """None where the run has been begun anew since somebody looked."""
+    """None where the run has been begun anew since somebody looked.
+
+    Raises:
+        RunError: the file is not what a run writes.
+    """
     try:
         return json.loads(metrics.read_text(encoding="utf-8"))["card"].get("weights hash")
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{metrics}: not what a run writes ({error!r}); remove it to run it again") from error
 
 
 def _cache_words(cell: Cell, folder: Path) -> list[str]:

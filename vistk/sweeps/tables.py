@@ -13,6 +13,7 @@ import pandas as pd
 
 from vistk.evaluation.number_table import COLUMNS, joined, records
 from vistk.evaluation.printing import Printable, Table
+from vistk.evaluation.quoted import data_sets, quoted
 from vistk.evaluation.report_tables import cells as printed
 from vistk.evaluation.side_by_side import distinct, side_by_side
 from vistk.evaluation.tables import CARD_FIELDS
@@ -37,7 +38,7 @@ class SweepTable(Printable):
     Attributes:
         title: a line above the tables.
         comparison: of the runs, with ``frame`` and ``differences``.
-        published: rows of the published tables on data that were not measured; a report's frame.
+        published: rows of published tables on data or splits that were not measured; a report's frame.
         card: what holds of all runs, or how far it spreads.
     """
 
@@ -131,8 +132,10 @@ def make_table(
                 found += [replace(own, name=name, data=data) for own in numbers]
     if not found:
         raise NothingScoredError(
-            "nothing is scored: no run has finished, or the annotations of the data are hidden; "
-            "data.local_split=0.15 holds out training videos to score"
+            "nothing is scored: the annotations of the data are hidden; data.local_split=0.15, in training "
+            "too, holds out training videos to score"
+            if cards
+            else "nothing is scored: no run has finished"
         )
     places = {(own.data, own.split) for own in found}
     comparison = compare_cells(
@@ -152,6 +155,12 @@ def make_table(
         frame = joined([comparison.frame, beside.reindex(columns=list(types)).astype(types)], types)
         comparison = replace(comparison, frame=frame)
     apart = _frame(row for row in sweep.published if (row.data, row.split) not in places)
+    if sweep.quote:
+        # Data whose official split is not among the measured ones: its annotations are hidden.
+        beside_measured = {PUBLISHED_SPLITS.get(place) for place in places}
+        elsewhere = [data for data in data_sets() if data in named and data not in beside_measured]
+        quotes = [quoted(data, shown_as=(data, "valid")) for data in elsewhere]
+        apart = joined([apart, *quotes], COLUMNS)
     card = {"command": command, "seeds": ", ".join(map(str, sweep.seeds)), **summary(list(cards.values()))}
     return SweepTable(sweep.title or sweep.name, comparison, apart, card)
 
