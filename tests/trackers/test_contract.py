@@ -90,6 +90,17 @@ class BirthAndDeath(Tracker[dict[int, Tensor]]):
         )
 
 
+class NothingToReport(MinVIS):
+    """Keeps the contract with no track in any frame."""
+
+    def similarities(self, state: MinVISState, frame: FrameQueries) -> dict[str, Tensor]:
+        return {}
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        none = torch.zeros(0, dtype=torch.int64)
+        return TrackedFrame(none, none, frame.logits[:0])
+
+
 class PredictsMasksAnew(MinVIS):
     """Keeps the contract with masks of its own, made from the mask features."""
 
@@ -107,7 +118,16 @@ class PredictsMasksAnew(MinVIS):
         )
 
 
-@pytest.mark.parametrize("tracker", [Backwards, BirthAndDeath, PredictsMasksAnew])
+class VectorsAlone(MinVIS):
+    """Keeps the contract without handing masks on: the engine gives every frame its own."""
+
+    def describe(self, out: FrameOutput) -> FrameQueries:
+        return FrameQueries(out.logits, {"query": out.embeds})
+
+
+@pytest.mark.parametrize(
+    "tracker", [Backwards, BirthAndDeath, NothingToReport, PredictsMasksAnew, VectorsAlone]
+)
 def test_other_kinds_of_trackers_fit(tracker: type[Tracker[Any]]) -> None:
     check_tracker(tracker)
 
@@ -126,6 +146,115 @@ class QueryTwice(MinVIS):
     def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
         tracked = super().step(state, frame)
         return replace(tracked, query_index=tracked.query_index.clamp(min=1))
+
+
+class NegativeIds(MinVIS):
+    """Counts tracks from -1, which stands for nobody."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        tracked = super().step(state, frame)
+        return replace(tracked, track_ids=tracked.track_ids - 1)
+
+
+class AnswersWithIds(MinVIS):
+    """Answers with a tensor."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> Any:
+        return super().step(state, frame).track_ids
+
+
+class IdsInList(MinVIS):
+    """Has ids that are no tensor."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        tracked = super().step(state, frame)
+        return replace(tracked, track_ids=tracked.track_ids.tolist())
+
+
+class LogitsOfClasses(MinVIS):
+    """Leaves out "no object"."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        tracked = super().step(state, frame)
+        return replace(tracked, logits=tracked.logits[:, :-1])
+
+
+class OneLogitNotFinite(MinVIS):
+    """Divides one logit by zero."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        tracked = super().step(state, frame)
+        divisor = torch.ones_like(tracked.logits)
+        divisor[2, 1] = 0
+        return replace(tracked, logits=tracked.logits / divisor)
+
+
+class FlatMasks(MinVIS):
+    """Makes masks with one dim for the pixels."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        tracked = super().step(state, frame)
+        return replace(tracked, mask_logits=torch.zeros(len(tracked.track_ids), 384))
+
+
+class BoolMasks(MinVIS):
+    """Makes masks, not their logits."""
+
+    def step(self, state: MinVISState, frame: FrameQueries) -> TrackedFrame:
+        tracked = super().step(state, frame)
+        return replace(tracked, mask_logits=torch.ones(len(tracked.track_ids), 16, 24, dtype=torch.bool))
+
+
+class FinishesWithNumber(MinVIS):
+    def finish(self, state: MinVISState) -> Any:
+        return 3
+
+
+class FlatVectors(MinVIS):
+    """Makes one vector of all queries."""
+
+    def describe(self, out: FrameOutput) -> FrameQueries:
+        return replace(super().describe(out), vectors={"query": out.embeds.flatten(-2)})
+
+
+class LossIsNumber(VISAGE):
+    def losses(
+        self, queries: FrameQueries, targets: Sequence[ClipTargets], matches: Matches
+    ) -> dict[str, Any]:
+        return {"reid": 0.0}
+
+
+class LossPerQuery(VISAGE):
+    def losses(
+        self, queries: FrameQueries, targets: Sequence[ClipTargets], matches: Matches
+    ) -> dict[str, Tensor]:
+        return {"reid": queries.vectors["query"].sum(-1)}
+
+
+class LossesInList(VISAGE):
+    def losses(self, queries: FrameQueries, targets: Sequence[ClipTargets], matches: Matches) -> Any:
+        return [queries.vectors["query"].sum()]
+
+
+class NoSuchField(MinVIS):
+    association_fields = ("rate",)
+
+
+class SearchesOtherFields(VISAGE):
+    search_space: ClassVar[Any] = {"contrast_weight": (1.0, 2.0)}
+
+
+class AssociationThatTrains(VISAGE):
+    """Says that the weight of a loss is of association alone."""
+
+    association_fields = (*VISAGE.association_fields, "contrast_weight")
+    search_space: ClassVar[Any] = {**VISAGE.search_space, "contrast_weight": (1.0, 2.0)}
+
+
+class AssociationThatDescribes(VISAGE):
+    """Says that the query head is of association alone."""
+
+    association_fields = (*VISAGE.association_fields, "query_head")
 
 
 class StateInModule(MinVIS):
@@ -313,24 +442,64 @@ class WeightsOutsideStateDict(VISAGE):
     [
         (SameIds, contract.check_frames, "track ids are not unique"),
         (QueryTwice, contract.check_frames, "a query is in two tracks"),
+        (NegativeIds, contract.check_frames, r"track ids are \[-1, 0, 1, 2, 3, 4, 5\], expected 0 or more"),
+        (AnswersWithIds, contract.check_frames, r"step\(\) or finish\(\) gave Tensor, expected TrackedFrame"),
+        (IdsInList, contract.check_frames, "track_ids is list, expected int64"),
+        (LogitsOfClasses, contract.check_frames, r"\(7, 3\), expected floats of shape \(7, 4\)"),
+        (OneLogitNotFinite, contract.check_frames, "logits have 1 of 28 values that are not finite"),
+        (FlatMasks, contract.check_frames, r"\(7, 384\), expected floats of shape \(7, any, any\)"),
+        (BoolMasks, contract.check_frames, r"mask_logits are torch.bool \(7, 16, 24\), expected floats"),
+        (FinishesWithNumber, contract.check_frames, r"finish\(\) returned int, expected None or a list"),
+        (FlatVectors, contract.check_frames, r"'query' as .* \(1, 6, 224\), .* shape \(1, 6, 7, any\)"),
         (StateInModule, contract.check_streams_do_not_mix, "streams mix"),
         (StateInClass, contract.check_streams_do_not_mix, "streams mix"),
         (StateHandedOut, contract.check_streams_do_not_mix, "the states of two videos share dict"),
-        (WritesQueries, contract.check_input_unchanged, r"step\(\) or finish\(\) changed"),
-        (WritesOutput, contract.check_input_unchanged, r"describe\(\) changed"),
-        (WritesLabels, contract.check_input_unchanged, r"losses\(\) changed"),
+        (
+            WritesQueries,
+            contract.check_input_unchanged,
+            r"step\(\) or finish\(\) changed .*: frame.0.vectors.query, 2",
+        ),
+        (WritesOutput, contract.check_input_unchanged, r"describe\(\) changed .*: embeds, .* by up to 1$"),
+        (
+            WritesLabels,
+            contract.check_input_unchanged,
+            r"losses\(\) changed .*: targets.0.labels, 1 of 3 values, by up to 2",
+        ),
         (OrderMatters, contract.check_query_order, "order of the queries in a frame changed the tracks"),
         (OrderSaidToMatter, contract.check_query_order, "made no difference"),
         (OverWindows, contract.check_windows, "windows of 1 frames differ"),
-        (OverWindows, contract.check_leading_dims, "gives other 'query' vectors"),
+        (OverWindows, contract.check_leading_dims, r"gives other 'query' vectors .*: 2\d\d of 224 values"),
         (NeedsLiveMasks, contract.check_cached_equals_live, "other tracks than live ones"),
+        (LossIsNumber, contract.check_no_instance, "'reid' is float, expected a tensor without dims"),
+        (LossPerQuery, contract.check_no_instance, r"'reid' is torch.float32 \(2, 6, 7\), expected"),
+        (LossesInList, contract.check_no_instance, r"losses\(\) returned list, expected a dict"),
         (MeanOverNothing, contract.check_no_instance, "'extra' is nan"),
         (DifferenceInTime, contract.check_one_frame_clip, "'smooth' is nan"),
         (NoLossWithoutMatch, contract.check_gradients, "no matched instance, the losses are cut"),
         (UnusedLayer, contract.check_gradients, "unused.weight gets no gradient"),
+        (NoSuchField, contract.check_association_fields, "association_fields has rate, expected some of"),
+        (
+            SearchesOtherFields,
+            contract.check_association_fields,
+            "search_space has contrast_weight, expected",
+        ),
+        (
+            AssociationThatTrains,
+            contract.check_association_fields,
+            "contrast_weight=1.0 changes the training: loss.reid_query, 1 of 1 values",
+        ),
+        (
+            AssociationThatDescribes,
+            contract.check_association_fields,
+            "query_head=False changes the training: .*weight.* came or went",
+        ),
         (TensorInConfig, contract.check_config_round_trip, "no plain value"),
         (WritesConfig, contract.check_config_round_trip, "changed the config"),
-        (MemoryAsBuffer, contract.check_state_dict_round_trip, "changed the state dict"),
+        (
+            MemoryAsBuffer,
+            contract.check_state_dict_round_trip,
+            "changed the state dict.*: mean, 32 of 32 values",
+        ),
         (WeightsOutsideStateDict, contract.check_state_dict_round_trip, "same weights differs"),
     ],
 )
@@ -338,6 +507,23 @@ def test_broken_trackers_are_caught(broken: type, check: Callable[[Subject], Non
     with pytest.raises(ContractError, match=message) as caught:
         check(Subject.of(broken))
     assert str(caught.value).startswith(f"{broken.__name__}: ")
+
+
+def test_a_config_with_an_argument_is_refused() -> None:
+    @dataclass
+    class NeedsRate:
+        rate: float
+
+    class NoDefault(MinVIS):
+        Config = NeedsRate
+
+    class NotADataclass(MinVIS):
+        Config = dict
+
+    with pytest.raises(ContractError, match=r"NoDefault: Config\(\) fails: .*'rate'; expected a default"):
+        check_tracker(NoDefault)
+    with pytest.raises(ContractError, match="NotADataclass: Config is <class 'dict'>, expected a dataclass"):
+        check_tracker(NotADataclass)
 
 
 def test_not_finite_similarities_of_empty_frames_are_caught() -> None:
@@ -348,7 +534,8 @@ def test_not_finite_similarities_of_empty_frames_are_caught() -> None:
 def test_check_tracker_says_which_check_failed() -> None:
     with pytest.raises(ContractError, match="streams mix") as caught:
         check_tracker(StateInModule)
-    assert caught.value.__notes__ == ["in check_streams_do_not_mix(StateInModule)"]
+    (note,) = caught.value.__notes__
+    assert note.startswith("in check_streams_do_not_mix(StateInModule): Two videos tracked in turns by one")
 
 
 def test_checks_leave_the_random_generator_alone() -> None:

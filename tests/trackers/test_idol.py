@@ -55,6 +55,14 @@ def test_bisoftmax() -> None:
     assert found.tolist() == [[pytest.approx(0.875), pytest.approx(0.625)]]
 
 
+@pytest.mark.parametrize("assignment", ["greedy", "optimal"])
+def test_vectors_that_are_not_finite_are_refused(assignment: str) -> None:
+    # One such track would make all comparisons of later frames false, and every object begin anew.
+    video = [frame((X, 0.9), ([math.nan, 0.0], 0.8)), frame((X, 0.9), (Y, 0.8))]
+    with pytest.raises(ValueError, match="a similarity is not finite, expected finite vectors"):
+        track_video(idol(assignment=assignment), video)
+
+
 def test_the_best_drop_what_they_overlap_and_the_dropped_drop_nothing() -> None:
     overlap = np.eye(4)
     overlap[0, 1] = overlap[1, 0] = overlap[1, 2] = overlap[2, 1] = 0.6

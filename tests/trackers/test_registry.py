@@ -95,6 +95,31 @@ def test_class_without_a_config(monkeypatch: pytest.MonkeyPatch, tmp_path: objec
             get_tracker(name)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "'Mine' of 'unfinished_plugin' does not define start, step$"),
+        (
+            "    def start(self): ...\n    def step(self, state, frame): ...\n",
+            r"the 'Config' of 'Mine' cannot be made without arguments \(.*'rate'\); expected a default",
+        ),
+    ],
+)
+def test_unfinished_class(monkeypatch: pytest.MonkeyPatch, tmp_path: object, body: str, message: str) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "unfinished_plugin", raising=False)
+    with open(f"{tmp_path}/unfinished_plugin.py", "w") as file:
+        file.write(
+            "from dataclasses import dataclass\nfrom vistk.trackers.base import Tracker\n"
+            "@dataclass\nclass MineConfig:\n    rate: float\n"
+            f"class Mine(Tracker):\n    Config = MineConfig\n{body}"
+        )
+    install(monkeypatch, mine="unfinished_plugin:Mine")
+    for name in ("mine", "unfinished_plugin:Mine"):
+        with pytest.raises(TrackerNameError, match=f"tracker '{name}': .*{message}"):
+            get_tracker(name)
+
+
 def test_plugins_are_listed_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lazy="a_package_that_is_not_here:Tracker", my_tracker="vistk.trackers.visage:VISAGE")
     assert {"lazy", "my-tracker"} <= set(tracker_names())

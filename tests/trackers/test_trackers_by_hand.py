@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from vistk.ops.masks import encode
-from vistk.structures import FinishedMasks, FrameQueries, FrameTargets, TrackedFrame
+from vistk.structures import RLE, FinishedMasks, FrameQueries, FrameTargets, TrackedFrame
+from vistk.trackers import mask_iou
+from vistk.trackers.association import frame_masks
 from vistk.trackers.base import Tracker, track_video
 from vistk.trackers.identity import Identity, IdentityConfig
 from vistk.trackers.mask_iou import MaskIoU, MaskIoUConfig
@@ -94,6 +96,19 @@ def test_mask_iou_prefers_overlap_to_size() -> None:
     tracker = MaskIoU(MaskIoUConfig(), **SIZES)
     tracked = track_video(tracker, [masks_frame(small, large), masks_frame(large, [[1, 1, 1, 0, 0, 0]])])
     assert queries_of(tracked)[1] == [1, 0]
+
+
+def test_mask_iou_reads_the_masks_of_a_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def counted(frame: FrameQueries, owner: str) -> list[RLE | None]:
+        read.append(frame)
+        return frame_masks(frame, owner)
+
+    monkeypatch.setattr(mask_iou, "frame_masks", counted)
+    left, right = [[1, 1, 0, 0]], [[0, 0, 1, 1]]
+    track_video(MaskIoU(MaskIoUConfig(), **SIZES), [masks_frame(left, right)] * 3)
+    assert len(read) == 3
 
 
 def test_mask_iou_needs_masks() -> None:

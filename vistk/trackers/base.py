@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -52,6 +53,10 @@ class Tracker(nn.Module, ABC, Generic[State]):
         embed_dim: width C of the segmenter's embeddings.
         feature_channels: width of every map of the segmenter, ``{"res2": 256, ..}``.
         num_classes: K, without "no object".
+
+    Raises:
+        TypeError: ``config`` is of another class.
+        ValueError: a field is NaN, with which all comparisons would be false.
     """
 
     Config: ClassVar[type]
@@ -82,6 +87,7 @@ class Tracker(nn.Module, ABC, Generic[State]):
             raise TypeError(
                 f"{type(self).__name__}: config is a {type(config).__name__}, expected {self.Config.__name__}"
             )
+        _require_numbers(type(self).__name__, config)
         self.config = config
         self.embed_dim = embed_dim
         self.feature_channels = dict(feature_channels)
@@ -172,6 +178,22 @@ def track_video(tracker: Tracker[Any], frames: Iterable[FrameQueries]) -> list[T
     tracked = [tracker.step(state, frame) for frame in frames]
     rewritten = tracker.finish(state)
     return tracked if rewritten is None else rewritten
+
+
+def check_least(owner: str, config: Any, **least: float) -> None:
+    """Raise a ValueError that names the first field below its least value, or infinite; None is fine."""
+    for name, low in least.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value < math.inf:
+            expected = "a finite number" if value == math.inf else f"{low} or more"
+            raise ValueError(f"{owner}: {name} is {value}, expected {expected}")
+
+
+def _require_numbers(owner: str, config: Any) -> None:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{owner}: {field.name} is nan, expected a number")
 
 
 def check_choice(owner: str, name: str, value: str, choices: Collection[str]) -> None:

@@ -28,7 +28,7 @@ from vistk.models.context import context_features, prototypes
 from vistk.models.layers import MLP
 from vistk.structures import ClipTargets, FrameOutput, FrameQueries, Matches, TrackedFrame
 from vistk.trackers.association import assign_slots, cosine_similarity, frame_vector, slots_frame
-from vistk.trackers.base import Tracker, check_choice
+from vistk.trackers.base import Tracker, check_choice, check_least
 
 MASK_FEATURES = "mask_features"
 
@@ -79,8 +79,8 @@ class CAVIS(Tracker[CAVISState]):
         check_choice("CAVIS", "features", config.features, channels)
         if config.filter_size < 1 or config.filter_size % 2 == 0:
             raise ValueError(f"CAVIS: filter_size is {config.filter_size}, expected an odd number")
-        if config.head_layers < 1:
-            raise ValueError(f"CAVIS: head_layers is {config.head_layers}, expected 1 or more")
+        check_least("CAVIS", config, hidden_dim=1, head_layers=1)
+        check_least("CAVIS", config, contrast_weight=0, auxiliary_weight=0, prototype_weight=0)
         width = embed_dim if config.hidden_dim is None else config.hidden_dim
         context_dim = channels[config.features] if config.context else 0
         self.context_embed = MLP(embed_dim + context_dim, width, width, config.head_layers)

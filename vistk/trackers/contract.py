@@ -22,11 +22,14 @@ import torch
 
 from vistk.structures import FrameQueries, TrackedFrame
 from vistk.trackers.base import Tracker
+from vistk.trackers.contract_fields import require_known_fields, require_same_training
 from vistk.trackers.contract_runs import (
     ATOL,
     ContractError,
     Subject,
     copies,
+    described,
+    difference,
     frames_of,
     histories,
     losses_of,
@@ -67,7 +70,8 @@ def check_tracker(tracker: type[Tracker[Any]] | str, config: Any = None) -> None
         try:
             check(subject)
         except Exception as error:
-            error.add_note(f"in {check.__name__}({subject.name})")
+            rule = (check.__doc__ or "").partition("\n")[0]
+            error.add_note(f"in {check.__name__}({subject.name}): {rule}")
             raise
 
 
@@ -80,7 +84,7 @@ def check_streams_do_not_mix(subject: Subject) -> None:
     """Two videos tracked in turns by one tracker give what each gives alone, and again when repeated."""
     videos = make_videos(1, clips=2)
     tracker = subject.build()
-    first, second = frames_of(tracker, videos)
+    first, second = frames_of(subject, tracker, videos)
     alone = [track(subject, tracker, clip) for clip in (first, second)]
     states = [tracker.start(), tracker.start()]
     together: list[list[TrackedFrame]] = [[], []]
@@ -109,14 +113,14 @@ def check_input_unchanged(subject: Subject) -> None:
     before = copies(videos.out)
     queries = tracker.describe(videos.out).detach()
     require_equal(subject, before, copies(videos.out), "describe() changed its input")
-    before = copies((queries, videos.targets, videos.matches))
+    given = {"queries": queries, "targets": videos.targets, "matches": videos.matches}
+    before = copies(given)
     tracker.losses(queries, videos.targets, videos.matches)
-    after = copies((queries, videos.targets, videos.matches))
-    require_equal(subject, before, after, "losses() changed its input")
+    require_equal(subject, before, copies(given), "losses() changed its input")
     frames = videos.with_targets(queries)[0]
-    before = copies(frames)
+    before = copies(frames, "frame")
     track(subject, tracker, frames)
-    require_equal(subject, before, copies(frames), "step() or finish() changed a frame it was given")
+    require_equal(subject, before, copies(frames, "frame"), "step() or finish() changed what it was given")
 
 
 def check_query_order(subject: Subject) -> None:
@@ -132,9 +136,11 @@ def check_query_order(subject: Subject) -> None:
             "query_order_matters is set, but the order of the queries made no difference",
         )
     else:
+        lost = [history for history in found[0] if history not in found[1]]
         subject.require(
             found[0] == found[1],
-            f"the order of the queries in a frame changed the tracks: {found[0]} became {found[1]}",
+            f"the order of the queries in a frame changed the tracks: {len(lost)} of {len(found[0])} are no "
+            f"more, such as that of these (frame, object): {lost[0] if lost else found[1]}",
         )
         made = [made_up(frames) for frames in tracked]
         subject.require(
@@ -154,8 +160,7 @@ def check_windows(subject: Subject) -> None:
         frames: list[FrameQueries] = []
         for start in range(0, length, size):
             window = slice(start, start + size)
-            with torch.no_grad():
-                queries = tracker.describe(videos.out[:, window])
+            queries = described(subject, tracker, videos.out[:, window])
             targets = (videos.frame_targets[0][window],)
             frames += replace(videos, frame_targets=targets).with_targets(queries)[0]
         tracked = track(subject, tracker, frames)
@@ -171,17 +176,18 @@ def check_leading_dims(subject: Subject) -> None:
         for b, t in ((0, 0), (1, 2)):
             alone = tracker.describe(videos.out[b, t])
             for name, vector in alone.vectors.items():
+                within = batch.vectors[name][b, t]
                 subject.require(
-                    vector.shape == batch.vectors[name].shape[2:]
-                    and torch.allclose(vector, batch.vectors[name][b, t], atol=ATOL),
-                    f"describe() of one frame alone gives other {name!r} vectors than in a batch",
+                    vector.shape == within.shape and torch.allclose(vector, within, atol=ATOL),
+                    f"describe() of one frame alone gives other {name!r} vectors than in a batch: "
+                    f"{difference(within, vector)}",
                 )
 
 
 def check_cached_equals_live(subject: Subject) -> None:
     """Queries that were written and read, with finished masks, give the tracks of live ones."""
     tracker = subject.build()
-    live = frames_of(tracker, make_videos(7))[0]
+    live = frames_of(subject, tracker, make_videos(7))[0]
     cached = [written_and_read(frame) for frame in live]
     require_same(
         subject,
@@ -194,7 +200,7 @@ def check_cached_equals_live(subject: Subject) -> None:
 def check_similarities(subject: Subject) -> None:
     """similarities() changes nothing, and says what step() goes by: see :class:`Tracker`."""
     tracker = subject.build()
-    frames = frames_of(tracker, make_videos(15))[0]
+    frames = frames_of(subject, tracker, make_videos(15))[0]
     state, plain = tracker.start(), tracker.start()
     for t, frame in enumerate(frames):
         with torch.no_grad():
@@ -253,7 +259,7 @@ def check_gradients(subject: Subject) -> None:
         if not trainable:
             return
         losses = losses_of(subject, tracker, clips)
-        subject.require(bool(losses), "has trainable parameters but no losses()")
+        subject.require(bool(losses), f"has {len(trainable)} trainable parameters but no losses()")
         total = torch.stack(list(losses.values())).sum()
         subject.require(total.requires_grad, f"with {case}, the losses are cut from the graph")
         total.backward()
@@ -263,6 +269,12 @@ def check_gradients(subject: Subject) -> None:
             subject.require(
                 bool(parameter.grad.isfinite().all()), f"with {case}, the gradient of {name} is not finite"
             )
+
+
+def check_association_fields(subject: Subject) -> None:
+    """What ``association_fields`` names changes no weights, vectors and losses, which such rows share."""
+    require_known_fields(subject)
+    require_same_training(subject, make_videos(16, clips=2, frames=3))
 
 
 def check_config_round_trip(subject: Subject) -> None:
@@ -285,12 +297,14 @@ def check_state_dict_round_trip(subject: Subject) -> None:
     """Weights, and nothing but weights: another tracker with the same state dict tracks the same."""
     videos = make_videos(14)
     tracker, other = subject.build(seed=0), subject.build(seed=1)
-    before = {key: value.clone() for key, value in tracker.state_dict().items()}
+    before = copies(dict(tracker.state_dict()))
     expected = run(subject, tracker, videos)[0]
-    after = tracker.state_dict()
-    subject.require(
-        before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before),
-        "tracking a video changed the state dict: what a tracker remembers belongs in `state`",
+    after = dict(tracker.state_dict())
+    require_equal(
+        subject,
+        before,
+        copies(after),
+        "tracking a video changed the state dict, but what a tracker remembers belongs in `state`",
     )
     other.load_state_dict(after)
     require_same(subject, expected, run(subject, other, videos)[0], "a tracker with the same weights differs")
@@ -309,6 +323,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_no_instance,
     check_one_frame_clip,
     check_gradients,
+    check_association_fields,
     check_config_round_trip,
     check_state_dict_round_trip,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vistk.ops.assignment import best_assignment
 from vistk.ops.masks import areas, encode
-from vistk.structures import FinishedMasks, FrameQueries, TensorStruct, TrackedFrame
+from vistk.structures import FinishedMasks, FrameOutput, FrameQueries, TensorStruct, TrackedFrame
 from vistk.trackers.base import Tracker, track_video
 from vistk.trackers.contract_videos import CLASSES, EMBED_DIM, FEATURE_CHANNELS, ContractVideos
 from vistk.trackers.registry import get_tracker
@@ -35,11 +35,25 @@ class Subject:
 
     @classmethod
     def of(cls, tracker: type[Tracker[Any]] | str, config: Any = None) -> Subject:
-        """A class, or a name that :func:`vistk.trackers.registry.get_tracker` knows."""
+        """A class, or a name that :func:`vistk.trackers.registry.get_tracker` knows.
+
+        Raises:
+            ContractError: the class has no dataclass ``Config``, or one with a field without default.
+        """
         if isinstance(tracker, str):
             found, defaults = get_tracker(tracker)
             return cls(tracker, found, defaults if config is None else config)
-        return cls(tracker.__name__, tracker, tracker.Config() if config is None else config)
+        published = getattr(tracker, "Config", None)
+        if not (isinstance(published, type) and is_dataclass(published)):
+            raise ContractError(f"{tracker.__name__}: Config is {published!r}, expected a dataclass")
+        if config is None:
+            try:
+                config = published()
+            except TypeError as error:
+                raise ContractError(
+                    f"{tracker.__name__}: Config() fails: {error}; expected a default for every field"
+                ) from error
+        return cls(tracker.__name__, tracker, config)
 
     def build(self, seed: int = 0) -> Tracker[Any]:
         """A tracker in evaluation mode; equal seeds give equal weights. Leaves the global generator alone."""
@@ -56,28 +70,56 @@ class Subject:
 
 
 @torch.no_grad()
-def frames_of(tracker: Tracker[Any], videos: ContractVideos) -> list[list[FrameQueries]]:
-    return videos.with_targets(tracker.describe(videos.out))
+def described(subject: Subject, tracker: Tracker[Any], out: FrameOutput) -> FrameQueries:
+    """What describe() says of clips, looked at; with their masks, which the engine adds where it has none."""
+    queries = tracker.describe(out)
+    subject.require(
+        isinstance(queries, FrameQueries),
+        f"describe() returned {type(queries).__name__}, expected FrameQueries",
+    )
+    wanted = out.logits.shape
+    for name, value in (("logits", queries.logits), *queries.vectors.items()):
+        fits = value.is_floating_point() and value.ndim == len(wanted) and value.shape[:-1] == wanted[:-1]
+        subject.require(
+            fits and (name != "logits" or value.shape == wanted),
+            f"describe() gave {name!r} as {_kind(value)}, expected floats of shape "
+            f"{_shape(wanted if name == 'logits' else (*wanted[:-1], None))}",
+        )
+    return replace(queries, mask_logits=out.mask_logits) if queries.mask_logits is None else queries
+
+
+def frames_of(subject: Subject, tracker: Tracker[Any], videos: ContractVideos) -> list[list[FrameQueries]]:
+    return videos.with_targets(described(subject, tracker, videos.out))
 
 
 def run(subject: Subject, tracker: Tracker[Any], videos: ContractVideos) -> list[list[TrackedFrame]]:
-    return [track(subject, tracker, clip) for clip in frames_of(tracker, videos)]
+    return [track(subject, tracker, clip) for clip in frames_of(subject, tracker, videos)]
 
 
 @torch.no_grad()
 def track(subject: Subject, tracker: Tracker[Any], frames: Sequence[FrameQueries]) -> list[TrackedFrame]:
     """Track a video and look at every frame of the answer."""
     tracked = track_video(tracker, frames)
+    subject.require(
+        isinstance(tracked, list), f"finish() returned {type(tracked).__name__}, expected None or a list"
+    )
     subject.require(len(tracked) == len(frames), f"{len(frames)} frames came in, {len(tracked)} went out")
     for t, (frame, queries) in enumerate(zip(tracked, frames, strict=True)):
         where = f"in frame {t},"
+        subject.require(
+            isinstance(frame, TrackedFrame),
+            f"{where} step() or finish() gave {type(frame).__name__}, expected TrackedFrame",
+        )
         ids, index = frame.track_ids, frame.query_index
         for name, value in (("track_ids", ids), ("query_index", index)):
             subject.require(
-                value.dtype == torch.int64 and value.ndim == 1,
-                f"{where} {name} is {value.dtype} {tuple(value.shape)}, expected int64 of shape (M,)",
+                isinstance(value, Tensor) and value.dtype == torch.int64 and value.ndim == 1,
+                f"{where} {name} is {_kind(value)}, expected int64 of shape (M,)",
             )
         subject.require(len(ids.unique()) == len(ids), f"{where} track ids are not unique: {ids.tolist()}")
+        subject.require(
+            bool((ids >= 0).all()), f"{where} track ids are {ids.tolist()}, expected 0 or more: -1 is nobody"
+        )
         used = index[index >= 0]
         subject.require(
             bool((index >= -1).all() and (used < queries.num_queries).all()),
@@ -86,24 +128,47 @@ def track(subject: Subject, tracker: Tracker[Any], frames: Sequence[FrameQueries
         subject.require(
             len(used.unique()) == len(used), f"{where} a query is in two tracks: {index.tolist()}"
         )
-        subject.require(
-            tuple(frame.logits.shape) == (len(ids), CLASSES + 1) and bool(frame.logits.isfinite().all()),
-            f"{where} logits of shape {tuple(frame.logits.shape)}, "
-            f"expected finite ones of {(len(ids), CLASSES + 1)}",
-        )
+        require_logits(subject, frame.logits, (len(ids), CLASSES + 1), f"{where} logits")
         subject.require(
             frame.mask_logits is not None or len(used) == len(index),
             f"{where} a query_index is -1, expected mask_logits for the masks that were made up",
         )
+        if frame.mask_logits is not None:
+            require_logits(subject, frame.mask_logits, (len(ids), None, None), f"{where} mask_logits")
     return tracked
+
+
+def require_logits(subject: Subject, value: Tensor, shape: tuple[int | None, ...], where: str) -> None:
+    """Finite floats of that shape, in which ``None`` is any number."""
+    fits = isinstance(value, Tensor) and value.is_floating_point() and value.ndim == len(shape)
+    subject.require(
+        fits and all(wanted in (None, n) for n, wanted in zip(value.shape, shape, strict=True)),
+        f"{where} are {_kind(value)}, expected floats of shape {_shape(shape)}",
+    )
+    wrong = int((~value.isfinite()).sum())
+    subject.require(not wrong, f"{where} have {wrong} of {value.numel()} values that are not finite")
+
+
+def _kind(value: Any) -> str:
+    """Type and shape, for messages."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
 def losses_of(subject: Subject, tracker: Tracker[Any], videos: ContractVideos) -> dict[str, Tensor]:
     losses = tracker.losses(tracker.describe(videos.out), videos.targets, videos.matches)
+    subject.require(
+        isinstance(losses, dict), f"losses() returned {type(losses).__name__}, expected a dict by name"
+    )
     for name, loss in losses.items():
         subject.require(
-            loss.ndim == 0 and bool(loss.isfinite()), f"loss {name!r} is {loss}, expected a finite scalar"
+            isinstance(loss, Tensor) and loss.ndim == 0,
+            f"loss {name!r} is {_kind(loss)}, expected a tensor without dims",
         )
+        subject.require(bool(loss.isfinite()), f"loss {name!r} is {loss.item()}, expected a finite number")
     return losses
 
 
@@ -156,22 +221,42 @@ def written_and_read(frame: FrameQueries) -> FrameQueries:
     return replace(frame, logits=read["logits"], vectors=vectors, mask_logits=None, masks=finished)
 
 
-def copies(value: Any) -> list[Tensor]:
-    """Copies of all tensors in a nest of structures."""
+def copies(value: Any, name: str = "") -> dict[str, Tensor]:
+    """Copies of all tensors in a nest of structures, by the way to them: ``vectors.query``."""
     if isinstance(value, Tensor):
-        return [value.detach().clone()]
+        return {name: value.detach().clone()}
+    items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, TensorStruct) and is_dataclass(value):
-        return copies([getattr(value, f.name) for f in fields(value)])
-    if isinstance(value, dict):
-        return copies(list(value.values()))
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in copies(item)]
-    return []
+        items = ((f.name, getattr(value, f.name)) for f in fields(value))
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    found: dict[str, Tensor] = {}
+    for key, item in items:
+        found |= copies(item, f"{name}.{key}" if name else str(key))
+    return found
 
 
-def require_equal(subject: Subject, before: list[Tensor], after: list[Tensor], message: str) -> None:
-    same = len(before) == len(after) and all(map(torch.equal, before, after))
-    subject.require(same, message)
+def require_equal(
+    subject: Subject, before: Mapping[str, Tensor], after: Mapping[str, Tensor], message: str
+) -> None:
+    """The same tensors with the same values."""
+    other = sorted(before.keys() ^ after.keys())
+    subject.require(not other, f"{message}: {', '.join(other)} came or went")
+    for name, value in before.items():
+        subject.require(
+            torch.equal(value, after[name]), f"{message}: {name}, {difference(value, after[name])}"
+        )
+
+
+def difference(a: Tensor, b: Tensor) -> str:
+    """How far apart two tensors are, for messages."""
+    if a.shape != b.shape:
+        return f"{tuple(a.shape)} became {tuple(b.shape)}"
+    apart = (a.detach().double() - b.detach().double()).abs()
+    most = apart.max().item() if apart.numel() else 0.0
+    return f"{int((apart != 0).sum())} of {a.numel()} values, by up to {most:.3g}"
 
 
 def require_same(
@@ -185,11 +270,14 @@ def require_same(
             f"{b.track_ids.tolist()} of {b.query_index.tolist()})",
         )
         subject.require(
-            torch.allclose(a.logits, b.logits, atol=ATOL), f"{message} (frame {t}: other class logits)"
+            torch.allclose(a.logits, b.logits, atol=ATOL),
+            f"{message} (frame {t}: other class logits, {difference(a.logits, b.logits)})",
         )
         if a.mask_logits is not None and b.mask_logits is not None:
             subject.require(
-                torch.allclose(a.mask_logits, b.mask_logits, atol=ATOL), f"{message} (frame {t}: other masks)"
+                a.mask_logits.shape == b.mask_logits.shape
+                and torch.allclose(a.mask_logits, b.mask_logits, atol=ATOL),
+                f"{message} (frame {t}: other masks, {difference(a.mask_logits, b.mask_logits)})",
             )
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from vistk.structures import FrameQueries, TrackedFrame
 from vistk.trackers.association import assign_slots, class_scores, slots_frame
-from vistk.trackers.base import Range, check_choice
+from vistk.trackers.base import Range, check_choice, check_least
 from vistk.trackers.heads import HeadsConfig, HeadsTracker, require_share
 
 MEMORIES = ("average", "window")
@@ -103,11 +103,7 @@ class GatedMemory(HeadsTracker[GatedMemoryState]):
         super().__init__(config, **sizes)
         check_choice("GatedMemory", "memory", config.memory, MEMORIES)
         require_share("GatedMemory", presence=config.presence, rate=config.rate)
-        if config.memory_frames < 1:
-            raise ValueError(f"GatedMemory: memory_frames is {config.memory_frames}, expected 1 or more")
-        for name in ("score_power", "query_power"):
-            if getattr(config, name) < 0:
-                raise ValueError(f"GatedMemory: {name} is {getattr(config, name)}, expected 0 or more")
+        check_least("GatedMemory", config, memory_frames=1, score_power=0, query_power=0)
 
     def start(self) -> GatedMemoryState:
         return GatedMemoryState()

@@ -13,7 +13,7 @@ from vistk.losses.contrastive import embedding_losses
 from vistk.models.appearance import AppearanceHead
 from vistk.structures import ClipTargets, FrameOutput, FrameQueries, Matches
 from vistk.trackers.association import cosine_similarity, frame_vector
-from vistk.trackers.base import Tracker
+from vistk.trackers.base import Tracker, check_least
 
 State = TypeVar("State")
 
@@ -51,6 +51,7 @@ class HeadsTracker(Tracker[State]):
         )
         owner = type(self).__name__
         require_share(owner, appearance_weight=config.appearance_weight)
+        check_least(owner, config, hidden_dim=1, contrast_weight=0, auxiliary_weight=0)
         if config.appearance_weight > 0 and not config.levels:
             raise ValueError(
                 f"{owner}: levels is empty and appearance_weight is {config.appearance_weight}; "

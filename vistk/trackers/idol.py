@@ -33,7 +33,7 @@ from vistk.models.layers import MLP
 from vistk.ops.assignment import best_assignment
 from vistk.structures import ClipTargets, FrameOutput, FrameQueries, Matches, TrackedFrame
 from vistk.trackers.association import class_scores, cosine_similarity, frame_vector
-from vistk.trackers.base import Range, Tracker, check_choice
+from vistk.trackers.base import Range, Tracker, check_choice, check_least
 from vistk.trackers.tracklets import MEMORIES, TrackletBank
 
 SIMILARITIES = ("bisoftmax", "cosine")
@@ -120,9 +120,8 @@ class IDOL(Tracker[IDOLState]):
         for name in shares:
             if not 0 <= (value := getattr(config, name)) <= 1:
                 raise ValueError(f"IDOL: {name} is {value}, expected 0 to 1")
-        for name, least in (("max_missing", 0), ("memory_frames", 1), ("head_layers", 1)):
-            if (value := getattr(config, name)) < least:
-                raise ValueError(f"IDOL: {name} is {value}, expected {least} or more")
+        check_least("IDOL", config, max_missing=0, memory_frames=1, hidden_dim=1, head_layers=1)
+        check_least("IDOL", config, contrast_weight=0, auxiliary_weight=0)
         width = embed_dim if config.hidden_dim is None else config.hidden_dim
         self.reid_embed = MLP(embed_dim, width, width, config.head_layers)
 
@@ -212,6 +211,8 @@ class IDOL(Tracker[IDOLState]):
         if not len(vectors) or not len(bank):
             return matched
         similarity = self._similarity(vectors, bank.read())
+        if not np.isfinite(similarity).all():  # all comparisons would be false: everybody begins a track
+            raise ValueError("IDOL: a similarity is not finite, expected finite vectors")
         if config.assignment == "optimal":
             candidate, track = (x.numpy() for x in best_assignment(torch.from_numpy(similarity)))
             good = similarity[candidate, track] > config.match_score

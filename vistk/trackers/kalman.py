@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vistk.structures import FrameOutput, FrameQueries, TrackedFrame
 from vistk.trackers.association import assign_slots, class_scores, frame_vector, slots_frame
-from vistk.trackers.base import Range, Tracker, check_choice
+from vistk.trackers.base import Range, Tracker, check_choice, check_least
 from vistk.trackers.motion import BOX_SIMILARITIES, BoxFilter, Noise, mask_boxes
 
 LITTLE = 1e-3  # weight of overlaps that decide only where nothing else does
@@ -93,9 +93,7 @@ class Kalman(Tracker[KalmanState]):
         check_choice("Kalman", "similarity", config.similarity, BOX_SIMILARITIES)
         if not 0 <= config.presence <= 1:
             raise ValueError(f"Kalman: presence is {config.presence}, expected 0 to 1")
-        for name in ("position_noise", "velocity_noise", "start_noise", "coast_frames"):
-            if getattr(config, name) < 0:
-                raise ValueError(f"Kalman: {name} is {getattr(config, name)}, expected 0 or more")
+        check_least("Kalman", config, position_noise=0, velocity_noise=0, start_noise=0, coast_frames=0)
         if config.measured_noise <= 0:
             raise ValueError(f"Kalman: measured_noise is {config.measured_noise}, expected more than 0")
         self.noise = Noise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,8 +43,7 @@ class MaskIoU(Tracker[MaskIoUState]):
         """All there is, the IoU as "mask", is "mixed" as well."""
         if state.masks is None:
             return {}
-        # (R, Q) float64, on the CPU, where masks are
-        iou = torch.from_numpy(frame_iou(state.masks, frame_masks(frame, "MaskIoU")))
+        iou = _overlap(state.masks, frame_masks(frame, "MaskIoU"))
         return {"mask": iou, "mixed": iou}
 
     def step(self, state: MaskIoUState, frame: FrameQueries) -> TrackedFrame:
@@ -51,9 +51,14 @@ class MaskIoU(Tracker[MaskIoUState]):
         if state.masks is None:
             state.masks = masks
             return slots_frame(frame)
-        query_index = assign_slots(self.similarities(state, frame)["mixed"])
+        query_index = assign_slots(_overlap(state.masks, masks))
         state.masks = [
             old if masks[q] is None else masks[q]
             for old, q in zip(state.masks, query_index.tolist(), strict=True)
         ]
         return slots_frame(frame, query_index.to(frame.logits.device))
+
+
+def _overlap(tracks: Sequence[RLE | None], queries: Sequence[RLE | None]) -> Tensor:
+    """``(R, Q)`` float64 IoU, on the CPU, where masks are."""
+    return torch.from_numpy(frame_iou(tracks, queries))

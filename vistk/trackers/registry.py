@@ -71,12 +71,10 @@ def get_tracker(name: str) -> tuple[type[Tracker[Any]], Any]:
         TrackerNameError: there is no such tracker (names the nearest one), or two have the same name.
     """
     if ":" in name:
-        cls = _load(EntryPoint(name=name, value=name, group=GROUP))
-        return cls, cls.Config()
+        return _load(EntryPoint(name=name, value=name, group=GROUP))
     plugins = _plugins()
     if name in plugins:
-        cls = _load(plugins[name])
-        return cls, cls.Config()
+        return _load(plugins[name])
     if name in ABLATIONS:
         base, values = ABLATIONS[name]
         return BUILT_IN[base], replace(BUILT_IN[base].Config(), **values)
@@ -123,8 +121,11 @@ def _owner(point: EntryPoint) -> str:
     )
 
 
-def _load(point: EntryPoint) -> type[Tracker[Any]]:
-    """The class an entry point names. An error inside the module itself is passed on as it is."""
+def _load(point: EntryPoint) -> tuple[type[Tracker[Any]], Any]:
+    """The class an entry point names, and its config as published.
+
+    An error inside the module itself is passed on as it is.
+    """
     module_name, _, class_name = point.value.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -144,4 +145,14 @@ def _load(point: EntryPoint) -> type[Tracker[Any]]:
             f"tracker {point.name!r}: {class_name!r} of {module_name!r} has no dataclass 'Config', "
             "expected one with its settings"
         )
-    return cls
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise TrackerNameError(
+            f"tracker {point.name!r}: {class_name!r} of {module_name!r} does not define {', '.join(missing)}"
+        )
+    try:
+        return cls, config()
+    except TypeError as error:
+        raise TrackerNameError(
+            f"tracker {point.name!r}: the 'Config' of {class_name!r} cannot be made without arguments "
+            f"({error}); expected a default for every field"
+        ) from error

@@ -31,7 +31,7 @@ from torch import Tensor
 from vistk.ops.assignment import best_assignment
 from vistk.structures import FrameQueries, TrackedFrame
 from vistk.trackers.association import assign_slots, class_scores, slots_frame
-from vistk.trackers.base import Range, check_choice
+from vistk.trackers.base import Range, check_choice, check_least
 from vistk.trackers.heads import HeadsConfig, HeadsTracker, require_share
 from vistk.trackers.memory import WEIGHTINGS, TrackMemory
 
@@ -128,10 +128,7 @@ class TrackletLinking(HeadsTracker[TrackletLinkingState]):
         super().__init__(config, **sizes)
         check_choice("TrackletLinking", "memory_weighting", config.memory_weighting, WEIGHTINGS)
         require_share("TrackletLinking", presence=config.presence, smoothing=config.smoothing)
-        for name in ("memory_frames", "max_gap", "least_frames"):
-            value = getattr(config, name)
-            if value is not None and value < 1:
-                raise ValueError(f"TrackletLinking: {name} is {value}, expected 1 or more")
+        check_least("TrackletLinking", config, memory_frames=1, max_gap=1, least_frames=1)
 
     def start(self) -> TrackletLinkingState:
         config = self.config

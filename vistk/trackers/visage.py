@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vistk.structures import FrameQueries, TrackedFrame
 from vistk.trackers.association import assign_slots, class_scores, slots_frame
-from vistk.trackers.base import Range, check_choice
+from vistk.trackers.base import Range, check_choice, check_least
 from vistk.trackers.heads import HeadsConfig, HeadsTracker
 from vistk.trackers.memory import WEIGHTINGS, TrackMemory
 
@@ -67,8 +67,7 @@ class VISAGE(HeadsTracker[VISAGEState]):
             config, embed_dim=embed_dim, feature_channels=feature_channels, num_classes=num_classes
         )
         check_choice("VISAGE", "memory_weighting", config.memory_weighting, WEIGHTINGS)
-        if config.memory_frames < 1:
-            raise ValueError(f"VISAGE: memory_frames is {config.memory_frames}, expected 1 or more")
+        check_least("VISAGE", config, memory_frames=1)
 
     def start(self) -> VISAGEState:
         config = self.config

@@ -51,7 +51,7 @@ from vistk.trackers.association import (
     slots_frame,
     with_mask_features,
 )
-from vistk.trackers.base import Tracker, check_choice
+from vistk.trackers.base import Tracker, check_choice, check_least
 
 MASKS = ("features", "queries")
 
@@ -114,12 +114,8 @@ class VITA(Tracker[VITAState]):
             config, embed_dim=embed_dim, feature_channels=feature_channels, num_classes=num_classes
         )
         check_choice("VITA", "masks", config.masks, MASKS)
-        minima = {"queries": 1, "encoder_layers": 0, "window": 0, "decoder_layers": 1, "num_points": 1}
-        if config.max_tracks is not None:
-            minima["max_tracks"] = 1
-        for name, least in minima.items():
-            if (value := getattr(config, name)) < least:
-                raise ValueError(f"VITA: {name} is {value}, expected {least} or more")
+        check_least("VITA", config, queries=1, encoder_layers=0, window=0, decoder_layers=1, hidden_dim=1)
+        check_least("VITA", config, num_points=1, max_tracks=1, similarity_weight=0)
         dim = embed_dim if config.hidden_dim is None else config.hidden_dim
         width = feedforward_width("VITA", dim, config.heads, config.feedforward_dim)
         self.project = Linear(embed_dim, dim)
