@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +51,15 @@ def test_bad_input_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"vistk fail: {error}\n"
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as nobody:
+        command = [sys.executable, "-m", "vistk.cli", "trackers"]
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_an_interrupt_is_no_trace(

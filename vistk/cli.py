@@ -7,6 +7,7 @@ launcher is a subcommand here. A subcommand imports its libraries only when it i
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -182,7 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = parser.parse_args(words)
     try:
-        return COMMANDS[arguments.command].run(arguments)
+        code = COMMANDS[arguments.command].run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output, "head" perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at exit
+        return 1
     except (OSError, ValueError) as error:
         if type(error) is ValueError:
             raise

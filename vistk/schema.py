@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,15 +31,16 @@ class ConfigError(ValueError):
 
 
 def require_at_least(owner: str, config: Any, **minima: float) -> None:
-    """For ``__post_init__``: fields that must not be below a number.
+    """For ``__post_init__``: fields that must not be below a number, and are finite.
 
     Raises:
         ConfigError: names the key, what was found and what was expected.
     """
     for name, minimum in minima.items():
         value = getattr(config, name)
-        if not value >= minimum:  # NaN too
-            raise ConfigError(f"{owner}.{name} is {value}, expected {minimum} or more", join(owner, name))
+        if not minimum <= value < math.inf:  # NaN too
+            expected = "a finite number" if value == math.inf else f"{minimum} or more"
+            raise ConfigError(f"{owner}.{name} is {value}, expected {expected}", join(owner, name))
 
 
 def is_schema(value: Any) -> bool:

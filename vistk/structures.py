@@ -242,7 +242,7 @@ class FrameQueries(TensorStruct):
 class TrackedFrame:
     """A tracker's answer for one frame: which track each reported query belongs to."""
 
-    track_ids: Tensor  # (M,) int64, unique in the frame
+    track_ids: Tensor  # (M,) int64, 0 or more, unique in the frame
     query_index: Tensor  # (M,) int64, query of this frame; -1 where the tracker made up the masks
     logits: Tensor  # (M, K+1), class logits of the track in this frame
     mask_logits: Tensor | None = None  # (M, h, w); None = the masks of the queries, as they came in

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from vistk.losses.matching import FrameLabels, Matcher
 from vistk.losses.segmentation import SegmentationLoss, SegmentationLossConfig
 from vistk.ops.points import ClipPointSampler, PointSampler
+from vistk.schema import ConfigError
 from vistk.structures import ClipTargets, FrameOutput, LayerOutput
 
 
@@ -332,6 +333,21 @@ def test_costs_that_are_not_finite_name_the_frame():
     out.logits[0, 1, 2, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="decoder layer 0, clip 0 of the batch, frame 1"):
         SegmentationLoss(SegmentationLossConfig(num_points=7), 2)(out, [targets], PointSampler())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("class_weight", -1.0, "0 or more"),
+        ("no_object_weight", math.nan, "0 or more"),
+        ("dice_weight", math.inf, "a finite number"),
+        ("oversample", math.inf, "a finite number"),
+        ("oversample", 0.5, "1 or more"),
+    ],
+)
+def test_weights_that_make_no_sense(field, value, expected):
+    with pytest.raises(ConfigError, match=rf"train\.loss\.{field} is {value}, expected {expected}"):
+        SegmentationLossConfig(**{field: value})
 
 
 def test_unknown_choice_names_the_nearest():

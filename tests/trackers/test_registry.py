@@ -120,6 +120,25 @@ def test_unfinished_class(monkeypatch: pytest.MonkeyPatch, tmp_path: object, bod
             get_tracker(name)
 
 
+@pytest.mark.parametrize("value", ["object()", "field(default_factory=lambda: [1, {'a': {2}}])"])
+def test_config_that_no_file_could_hold(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object, value: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "odd_plugin", raising=False)
+    with open(f"{tmp_path}/odd_plugin.py", "w") as file:
+        file.write(
+            "from dataclasses import dataclass, field\nfrom typing import Any\n"
+            "from vistk.trackers.identity import Identity\n"
+            f"@dataclass\nclass MineConfig:\n    rate: float = 0.5\n    odd: Any = {value}\n"
+            "class Mine(Identity):\n    Config = MineConfig\n"
+        )
+    with pytest.raises(
+        TrackerNameError, match=r"odd in the 'Config' of 'Mine' is .*, expected numbers, texts"
+    ):
+        get_tracker("odd_plugin:Mine")
+
+
 def test_plugins_are_listed_without_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lazy="a_package_that_is_not_here:Tracker", my_tracker="vistk.trackers.visage:VISAGE")
     assert {"lazy", "my-tracker"} <= set(tracker_names())

@@ -87,12 +87,8 @@ class VideoScores(LogitSums):
 
         Args:
             own: the M masks of ``frame.mask_logits``, from a tracker that predicts masks anew.
-
-        Raises:
-            ValueError: a track has no query and no mask of its own.
         """
         tracks, queries = frame.track_ids.tolist(), frame.query_index.tolist()
-        require_masks(queries, own)
         self.count(frame)
         if own is None:
             self._query[t] = dict(zip(tracks, queries, strict=True))
@@ -128,12 +124,6 @@ class VideoScores(LogitSums):
     def tracklets(self, keep_top: int, rescore: bool) -> tuple[Tracklet, ...]:
         """The ``keep_top`` best pairs with the masks that were taken, see :func:`scored_tracklets`."""
         return scored_tracklets(self.best(keep_top), self._masks, self.num_frames, rescore)
-
-
-def require_masks(queries: Sequence[int], own: Masks | None) -> None:
-    """Raise a ValueError if a track of a frame has no query and no mask of its own."""
-    if own is None and min(queries, default=0) < 0:
-        raise ValueError("a tracked frame has query_index -1, but no mask_logits of its own")
 
 
 def scored_tracklets(

@@ -21,11 +21,12 @@ from vistk.engine.describers import describer_part, state_hash
 from vistk.engine.finishing import FrameMasks, FrameSize
 from vistk.engine.incoming_frame import IncomingFrame, checked_pixels, checked_side, checksum
 from vistk.engine.predict import evaluating, protocol_of
-from vistk.engine.scores import LogitSums, require_masks, scored_tracklets
+from vistk.engine.scores import LogitSums, scored_tracklets
 from vistk.engine.stream_passes import FrameBatch, segment_frames
 from vistk.engine.stream_record import StreamRecord
 from vistk.engine.stream_store import FrameStore, StreamError
 from vistk.engine.streamed_frame import MaskRows, StreamedFrame
+from vistk.engine.tracker_answers import checked_frame, checked_video
 from vistk.engine.windows import SizedMasks
 from vistk.models.segmenter import Segmenter
 from vistk.structures import FrameQueries, Masks, ScoringProtocol, TrackedFrame, VideoPrediction
@@ -162,7 +163,8 @@ class Stream:
         try:
             self._record.flush()
             with evaluating(self.tracker), torch.inference_mode():
-                rewritten = self.tracker.finish(self._state)
+                answer = self.tracker.finish(self._state)
+            rewritten = checked_video(self.tracker, answer, self._record.num_frames)
             sums = self._sums
             if rewritten is not None:
                 sums = LogitSums()
@@ -261,9 +263,9 @@ class Stream:
         if live is not None and type(self.tracker).finish is not Tracker.finish:
             queries = replace(queries, masks=live.finished())  # without logits, for it keeps what it likes
         with torch.inference_mode():
-            tracked = self.tracker.step(self._state, queries)
+            answer = self.tracker.step(self._state, queries)
+        tracked = checked_frame(self.tracker, answer, self.number, queries.num_queries)
         own = None if tracked.mask_logits is None else FrameMasks(tracked.mask_logits, masks.size)
-        require_masks(tracked.query_index.tolist(), own)
         self._sums.count(tracked)
         associated = time.perf_counter()
         finishing = 0.0 if live is None else live.seconds - before  # of masks that the tracker looked at

@@ -10,7 +10,6 @@ from typing import Any
 
 from vistk.engine.finishing import FrameMasks, FrameSize, finish_chosen
 from vistk.engine.incoming_frame import IncomingFrame
-from vistk.engine.scores import require_masks
 from vistk.engine.stream_answers import Answer, AnswerStore
 from vistk.engine.stream_store import FrameStore, StoredFrame, StreamError, packed_frame
 from vistk.structures import FinishedMask, Masks, TrackedFrame
@@ -116,6 +115,11 @@ class StreamRecord:
                 found[track][answer.number] = answer.masks[query]
         return found
 
+    @property
+    def num_frames(self) -> int:
+        """How many frames a tracker has to say anew, if it does."""
+        return len(self._stepped)
+
     def release(self) -> None:
         """Remove what is not to stay."""
         self._scratch.cleanup()
@@ -128,7 +132,6 @@ class StreamRecord:
                 own = FrameMasks(tracked.mask_logits, size)
                 yield Answer(number, tracks, own, list(range(len(tracks))))
             else:
-                require_masks(queries, None)
                 yield Answer(number, tracks, self._frames.masks(number), queries)
 
     def _keep(self, frame: IncomingFrame, masks: FrameMasks, tracked: Sequence[int]) -> Masks | None:

@@ -17,6 +17,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from vistk.engine.streamed_frame import StreamedFrame
+from vistk.engine.tracker_answers import checked_frame, checked_video
 from vistk.ops.masks import areas, decode, encode
 from vistk.structures import RLE, FinishedMasks, FrameQueries, Tracklet, VideoPrediction
 from vistk.trackers.base import Tracker
@@ -206,8 +207,9 @@ def link_detections(
                 queries = from_supervision(detections, size, num_classes, num_queries)
             except DetectionsError as error:
                 raise DetectionsError(f"frame {number}: {error}") from error
-            answers.append(tracker.step(state, queries))
-        answers = tracker.finish(state) or answers
+            answer = tracker.step(state, queries)
+            answers.append(checked_frame(tracker, answer, number, num_queries))
+        answers = checked_video(tracker, tracker.finish(state), len(frames)) or answers
     linked = []
     for detections, answer in zip(frames, answers, strict=True):
         ids = np.full(num_queries, -1, dtype=np.int64)

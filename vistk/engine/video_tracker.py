@@ -9,6 +9,7 @@ import torch
 
 from vistk.engine.finishing import FrameMasks, FrameSize, finish_masks
 from vistk.engine.scores import VideoScores
+from vistk.engine.tracker_answers import checked_frame, checked_video
 from vistk.schema import require_at_least
 from vistk.structures import FrameQueries, FrameTargets, Masks, ScoringProtocol, TrackedFrame, Tracklet
 from vistk.trackers.base import Tracker
@@ -79,7 +80,9 @@ class VideoTracker:
         started = time.perf_counter()
         if self.tracker.uses_targets:
             queries = replace(queries, targets=targets)
-        tracked = self.tracker.step(self.state, queries)
+        tracked = checked_frame(
+            self.tracker, self.tracker.step(self.state, queries), self.t, queries.num_queries
+        )
         self.identical += int(torch.equal(tracked.track_ids, tracked.query_index))
         self._add(self.scores, self.t, tracked, size)
         self.t += 1
@@ -98,7 +101,7 @@ class VideoTracker:
     def finish(self) -> None:
         """After the last frame: an offline tracker may say all frames anew."""
         started = time.perf_counter()
-        rewritten = self.tracker.finish(self.state)
+        rewritten = checked_video(self.tracker, self.tracker.finish(self.state), self.t)
         if rewritten is not None:
             self.scores = VideoScores(self.scores.num_frames)
             for t, (frame, (_, size)) in enumerate(zip(rewritten, self.masks, strict=True)):

@@ -45,7 +45,9 @@ class SegmentationLossConfig(SetLossConfig):
     dense_weight: float = 0.0  # per-pixel class loss, for segmenters with a dense head
 
     def __post_init__(self) -> None:
-        require_at_least("train.loss", self, num_points=1, oversample=1, importance=0)
+        weights = ("class_weight", "mask_weight", "dice_weight", "no_object_weight", "dense_weight")
+        least = {"num_points": 1, "oversample": 1, "importance": 0, **dict.fromkeys(weights, 0)}
+        require_at_least("train.loss", self, **least)
 
 
 class SetLoss:

@@ -44,7 +44,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], header: Mapping[s
         try:
             save_file(tensors, temporary, metadata=dict(header))
         except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(f"weights {path} cannot be written: {error}") from error
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from vistk.schema import leaves, to_tree
 from vistk.trackers.ablations import ABLATIONS
 from vistk.trackers.base import Tracker
 from vistk.trackers.cavis import CAVIS
@@ -150,9 +151,25 @@ def _load(point: EntryPoint) -> tuple[type[Tracker[Any]], Any]:
             f"tracker {point.name!r}: {class_name!r} of {module_name!r} does not define {', '.join(missing)}"
         )
     try:
-        return cls, config()
+        published = config()
     except TypeError as error:
         raise TrackerNameError(
             f"tracker {point.name!r}: the 'Config' of {class_name!r} cannot be made without arguments "
             f"({error}); expected a default for every field"
         ) from error
+    for key, value in leaves(published):
+        if not _is_plain(to_tree(value)):
+            raise TrackerNameError(
+                f"tracker {point.name!r}: {key} in the 'Config' of {class_name!r} is {value!r}, expected "
+                "numbers, texts, lists and dicts of these, or null"
+            )
+    return cls, published
+
+
+def _is_plain(tree: Any) -> bool:
+    """Whether it can be written as yaml and read again."""
+    if isinstance(tree, dict):
+        return all(map(_is_plain, tree.values()))
+    if isinstance(tree, list):
+        return all(map(_is_plain, tree))
+    return tree is None or isinstance(tree, bool | int | float | str)
