@@ -135,3 +135,6 @@ def test_words_with_commas() -> None:
     assert sweep_of_words(["preset=visage-r50-ovis", "seed=1,2"]).data == {"preset": []}
     with pytest.raises(ConfigError, match="nothing to sweep: expected a word with several values"):
         sweep_of_words(["tracker=minvis"])
+    for word in ("tracker=a,b,a", "seed=1,1", "data=ovis,ovis"):
+        with pytest.raises(ConfigError, match=f"cannot use '{word}': .* is named twice"):
+            sweep_of_words([word, "tracker=x,y"])

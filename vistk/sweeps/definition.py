@@ -177,6 +177,9 @@ def sweep_of_words(words: Sequence[str]) -> Sweep:
     seeds, data = ["0"], {"synthetic": list[str]()}
     for word in words:
         key, values = _values(word)
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"cannot use {word!r}: {twice} is named twice", key)
         if key == "seed":
             seeds = values
         elif key == "data":
