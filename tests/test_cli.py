@@ -42,7 +42,10 @@ def test_wrong_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert "usage: vistk" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [ConfigError("a: wrong"), FileNotFoundError("no a"), OSError("a: full")])
+@pytest.mark.parametrize(
+    "error",
+    [ConfigError("a: wrong"), FileNotFoundError("no a"), OSError("a: full"), BrokenPipeError("of a worker")],
+)
 def test_bad_input_is_one_sentence(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -326,7 +326,7 @@ def test_two_processes_do_not_share_a_run_directory(run, finished, tmp_path):
 def test_results_of_several_processes_are_summed_and_leave_no_files(tmp_path):
     (tmp_path / ".swap.7.json").write_text("of eight processes that were killed")
     (tmp_path / ".track.1.json").write_text("of another split")
-    barrier = threading.Barrier(2)
+    barrier = threading.Barrier(2, timeout=30)
 
     def merged(rank):
         accelerator = SimpleNamespace(

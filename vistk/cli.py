@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -186,17 +187,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read the output, "head" perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at exit
-        return 1
     except (OSError, ValueError) as error:
         if type(error) is ValueError:
             raise
+        if isinstance(error, BrokenPipeError) and _lost_its_reader():
+            return 1
         print(f"vistk {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"vistk {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _lost_its_reader() -> bool:
+    """Whether nobody reads what is printed any more, as "head" has seen enough; then the rest is dropped."""
+    try:
+        out = sys.stdout.fileno()
+    except (AttributeError, OSError):  # output that is captured
+        return False
+    poll = select.poll()
+    poll.register(out, 0)  # errors are told of in any case
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), out)  # or Python would complain at exit
+    return True
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ def answers(kind: str, ids: torch.Tensor, logits: torch.Tensor):
         "beyond": lambda: TrackedFrame(ids, ids + 1, logits),
         "nobody": lambda: TrackedFrame(ids, torch.full_like(ids, -1), logits),
         "sound": lambda: TrackedFrame(ids, ids, logits),
+        "few masks": lambda: TrackedFrame(ids, ids, logits, torch.zeros(len(ids) - 1, 5, 7)),
+        "flat masks": lambda: TrackedFrame(ids, ids, logits, torch.zeros(len(ids), 35)),
+        "int32": lambda: TrackedFrame(ids.int(), ids, logits),
     }
     return odd[kind]()
 
@@ -77,9 +80,12 @@ ODD_FRAMES = {
     "negative": r"Odd, frame 1: track_ids are \[-1, 0, 1, 2, 3, 4\], expected different ones, 0 or more",
     "floats": r"Odd, frame 1: track_ids is torch.float32 \(6,\), expected int64",
     "matrix": r"Odd, frame 1: track_ids is torch.int64 \(6, 1\), expected int64",
+    "int32": r"Odd, frame 1: track_ids is torch.int32 \(6,\), expected int64",
+    "few masks": r"Odd, frame 1: mask_logits of \(5, 5, 7\), expected those of 6 tracks",
+    "flat masks": r"Odd, frame 1: mask_logits of \(6, 35\), expected those of 6 tracks",
+    "beyond": "Odd, frame 1: query_index has 6, expected one of 6 queries",
     "nobody": "Odd, frame 1: query_index has -1, expected a query, or mask_logits for what has none",
 }
-ODD_STEPS = ODD_FRAMES | {"beyond": "Odd, frame 1: query_index has 6, expected one of 6 queries"}
 ODD_VIDEOS = ODD_FRAMES | {
     "one": "Odd: finish() gave a TrackedFrame, expected None or a list of 3 TrackedFrames".replace(
         "()", r"\(\)"
@@ -100,12 +106,12 @@ def test_sound_answers_pass():
         torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)
     )
     assert checked_frame(build(), empty, 0, 0) is empty
-    assert checked_video(build(), [], 0) == []
+    assert checked_video(build(), [], []) == []
 
 
-@pytest.mark.parametrize("kind", ODD_STEPS)
+@pytest.mark.parametrize("kind", ODD_FRAMES)
 def test_of_step_in_a_video(kind):
-    with pytest.raises(TrackerError, match=f"^{ODD_STEPS[kind]}"):
+    with pytest.raises(TrackerError, match=f"^{ODD_FRAMES[kind]}"):
         tracked(step=kind)
 
 
@@ -115,12 +121,18 @@ def test_of_finish_in_a_video(kind):
         tracked(finish=kind)
 
 
-@pytest.mark.parametrize(("config", "expected"), [({"step": "twice"}, "twice"), ({"finish": "none"}, "none")])
+@pytest.mark.parametrize(
+    ("config", "expected"), [({"step": "twice"}, "track_ids"), ({"finish": "beyond"}, "query_index")]
+)
 def test_in_a_stream(config, expected):
     segmenter = Segmenter(TinySegmenterConfig(), 3).eval()
     odd = build(segmenter.feature_channels, segmenter.embed_dim, **config)
-    image = np.zeros((32, 48, 3), dtype=np.uint8)
-    with pytest.raises(TrackerError, match="Odd, frame 1: "), vistk.Stream(segmenter, odd) as stream:  # noqa: PT012
-        for _ in range(3):
-            stream.push(image)
-        stream.close()
+
+    def push_three():
+        with vistk.Stream(segmenter, odd) as stream:
+            for _ in range(3):
+                stream.push(np.zeros((32, 48, 3), dtype=np.uint8))
+            stream.close()
+
+    with pytest.raises(TrackerError, match=f"Odd, frame 1: {expected}"):
+        push_three()

@@ -261,6 +261,11 @@ def test_content_is_not_changed(scene):
     assert (scene.ground_truth, scene.results) == before
 
 
+def test_classes_may_be_called_by_numbers(scene):
+    content = put(scene.ground_truth, ("categories", 1, "name"), 7)
+    assert "7" in load_ground_truth(content).categories.values()
+
+
 def test_mean_area_is_on_the_border_of_a_range_where_it_is_officially():
     areas = [16384.1] * 10
     assert mean_area([*areas, None, 0]) == np.array(areas).mean()

@@ -81,6 +81,10 @@ def test_occlusion_groups_are_said_to_overlap():
         for case in ("case1", "case3")
     ]
     assert [said in text for text in found] == [False, True]
+    files = GOLDEN / "case3" / "gt.json", GOLDEN / "case3" / "results.json"
+    assert "overlap, as officially" not in evaluate(*files, metrics=["hota"]).to_markdown()
+    alone = APOptions(video_ids=(json.loads(files[0].read_text())["videos"][0]["id"],))
+    assert "overlap, as officially" not in evaluate(*files, metrics=["ap"], options=alone).to_markdown()
 
 
 def test_frame_pivots_to_the_usual_table(report, pair):

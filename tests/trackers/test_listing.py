@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vistk import cli
+from vistk.trackers import listing
 
 BROKEN = """
 from dataclasses import replace
@@ -63,3 +64,12 @@ def test_an_error_inside_a_tracker_has_its_type_and_the_rule(
 def test_without_asking_nothing_is_run(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trackers", f"{module}:SameIds"]) == 0
     assert "contract" not in capsys.readouterr().out
+
+
+def test_of_all_names_one_that_cannot_be_loaded_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listing, "tracker_names", lambda: ("identity", "no_such_module:Tracker"))
+    assert cli.main(["trackers"]) == 0
+    assert cli.main(["trackers", "--check"]) == 1
+    assert "cannot be loaded: TrackerNameError" in capsys.readouterr().out

@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import pytest
 
+from vistk.trackers.base import Range
+from vistk.trackers.contract import check_tracker
 from vistk.trackers.contract_runs import Subject
+from vistk.trackers.identity import Identity
 from vistk.trackers.registry import BUILT_IN, get_tracker
 from vistk.trackers.tracklet_linking import TrackletLinking
 
@@ -55,3 +59,24 @@ def test_a_tracker_of_another_package_need_not_ask_for_nan() -> None:
 
     with pytest.raises(ValueError, match="Mine: mine is nan, expected a number"):
         Subject.of(Mine).build()
+
+
+@dataclass
+class MaybeConfig:
+    frames: int | None = None
+
+
+class MaybeFrames(Identity):
+    """A whole number or none, searched between two floats, as ``vistk tune`` takes them."""
+
+    Config = MaybeConfig
+    association_fields = ("frames",)
+    search_space: ClassVar[Any] = {"frames": Range(1.0, 30.0)}
+
+    def __init__(self, config: MaybeConfig, **sizes: Any) -> None:
+        super().__init__(config, **sizes)
+        self.remembered = list(range(config.frames or 0))
+
+
+def test_whole_numbers_are_tried_as_whole_numbers() -> None:
+    check_tracker(MaybeFrames)

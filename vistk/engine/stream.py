@@ -164,7 +164,7 @@ class Stream:
             self._record.flush()
             with evaluating(self.tracker), torch.inference_mode():
                 answer = self.tracker.finish(self._state)
-            rewritten = checked_video(self.tracker, answer, self._record.num_frames)
+            rewritten = checked_video(self.tracker, answer, self._record.num_queries)
             sums = self._sums
             if rewritten is not None:
                 sums = LogitSums()

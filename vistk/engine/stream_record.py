@@ -34,7 +34,7 @@ class StreamRecord:
         self._tracker = tracker
         # A tracker that may say the video anew may then name any query of any frame.
         self._rewrites = type(tracker).finish is not Tracker.finish
-        self._stepped: list[tuple[int, FrameSize]] = []  # its frames
+        self._stepped: list[tuple[int, FrameSize, int]] = []  # its frames, with their numbers of queries
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="vistk-stream-", ignore_cleanup_errors=True)
         except OSError as error:
@@ -75,7 +75,7 @@ class StreamRecord:
         made = None if own is None else own.finished()
         self._answers.add(frame.number, tracked.track_ids.tolist(), queries, made, size)
         if self._rewrites:
-            self._stepped.append((frame.number, size))
+            self._stepped.append((frame.number, size, frame.queries.num_queries))
         shown = frame.shown
         if frame.live is None:  # the stream before has stored it
             self._frames.flush()
@@ -116,9 +116,9 @@ class StreamRecord:
         return found
 
     @property
-    def num_frames(self) -> int:
-        """How many frames a tracker has to say anew, if it does."""
-        return len(self._stepped)
+    def num_queries(self) -> list[int]:
+        """Of every frame that a tracker has to say anew, if it does."""
+        return [count for *_, count in self._stepped]
 
     def release(self) -> None:
         """Remove what is not to stay."""
@@ -126,7 +126,7 @@ class StreamRecord:
         self._frames.release()
 
     def _anew(self, rewritten: Sequence[TrackedFrame]) -> Iterator[Answer]:
-        for tracked, (number, size) in zip(rewritten, self._stepped, strict=True):
+        for tracked, (number, size, _) in zip(rewritten, self._stepped, strict=True):
             tracks, queries = tracked.track_ids.tolist(), tracked.query_index.tolist()
             if tracked.mask_logits is not None:
                 own = FrameMasks(tracked.mask_logits, size)

@@ -209,7 +209,7 @@ def link_detections(
                 raise DetectionsError(f"frame {number}: {error}") from error
             answer = tracker.step(state, queries)
             answers.append(checked_frame(tracker, answer, number, num_queries))
-        answers = checked_video(tracker, tracker.finish(state), len(frames)) or answers
+        answers = checked_video(tracker, tracker.finish(state), [num_queries] * len(frames)) or answers
     linked = []
     for detections, answer in zip(frames, answers, strict=True):
         ids = np.full(num_queries, -1, dtype=np.int64)

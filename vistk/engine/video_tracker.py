@@ -101,7 +101,9 @@ class VideoTracker:
     def finish(self) -> None:
         """After the last frame: an offline tracker may say all frames anew."""
         started = time.perf_counter()
-        rewritten = checked_video(self.tracker, self.tracker.finish(self.state), self.t)
+        rewritten = checked_video(
+            self.tracker, self.tracker.finish(self.state), [len(masks) for masks, _ in self.masks]
+        )
         if rewritten is not None:
             self.scores = VideoScores(self.scores.num_frames)
             for t, (frame, (_, size)) in enumerate(zip(rewritten, self.masks, strict=True)):

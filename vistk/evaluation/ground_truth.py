@@ -107,9 +107,10 @@ def _read(source: str, content: Any) -> GroundTruth:
 
 
 def _category_name(where: str, entry: Mapping[str, Any]) -> str:
-    if not isinstance(entry["name"], str):
-        raise EvaluationFileError(f"{where}: 'name' is {short(entry['name'])}, expected a text")
-    return entry["name"]
+    name = entry["name"]
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise EvaluationFileError(f"{where}: 'name' is {short(name)}, expected a text")
+    return str(name)
 
 
 def _frames(where: str, entry: Mapping[str, Any]) -> tuple[int, int, int]:

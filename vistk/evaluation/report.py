@@ -36,7 +36,7 @@ from vistk.evaluation.quoted import data_sets, quoted, recognised
 from vistk.evaluation.report_tables import report_tables
 from vistk.evaluation.scores import SCORE_THRESHOLD, Predicted, Scores, Truth, score
 from vistk.evaluation.selection import describe
-from vistk.evaluation.subjects import DataSet, Many, Subject, open_data_sets
+from vistk.evaluation.subjects import DataSet, Many, Subject, open_data_sets, overlapping_groups
 from vistk.evaluation.ytvis_ap import OFFICIAL, APOptions
 
 METRICS = ("ap", "hota", "errors", "gaps")
@@ -308,6 +308,7 @@ def _card(subject: Subject, scored: Mapping[str, Scores | PartScores]) -> dict[s
         for name, scores in scored.items()
     }
     counts = next(iter(scored.values())).counts
+    of_ap = [scores.ground_truth for scores in next(iter(of_files.values())) if scores.matches is not None]
     return {
         "data_set": subject.data_set,
         "split": subject.split,
@@ -317,5 +318,5 @@ def _card(subject: Subject, scored: Mapping[str, Scores | PartScores]) -> dict[s
         "results": {name: own[0].results for name, own in of_files.items()},
         "predictions": {name: scores.counts["predictions"] for name, scores in scored.items()},
         "skipped": {name: dict(own[0].skipped) for name, own in of_files.items() if own[0].skipped},
-        "notes": list(subject.notes),
+        "notes": [*subject.notes, *(note for truth in of_ap for note in overlapping_groups(truth))],
     }

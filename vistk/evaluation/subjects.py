@@ -111,6 +111,10 @@ def _notes(given: DataSet, truth: GroundTruth, parts: Mapping[str, GroundTruth])
             f"These {size} videos may be those of YouTube-VIS 2022, whose server scores its short and its "
             "long ones apart and takes the mean: name their annotations by --parts SHORT.json LONG.json."
         )
+
+
+def overlapping_groups(truth: GroundTruth) -> Iterator[str]:
+    """What a reader of AP in occlusion groups should know, if it concerns these instances."""
     borders = {high for _, high in OCCLUSION_RANGES.values()} & {low for low, _ in OCCLUSION_RANGES.values()}
     twice = sum(i.occlusion in borders and not i.iscrowd for video in truth.videos for i in video.instances)
     if twice:

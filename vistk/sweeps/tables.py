@@ -157,7 +157,7 @@ def make_table(
     apart = _frame(row for row in sweep.published if (row.data, row.split) not in places)
     if sweep.quote:
         # Data whose official split is not among the measured ones: its annotations are hidden.
-        beside_measured = {PUBLISHED_SPLITS.get(place) for place in places}
+        beside_measured = {data for data, split in places if PUBLISHED_SPLITS.get((data, split)) == data}
         elsewhere = [data for data in data_sets() if data in named and data not in beside_measured]
         quotes = [quoted(data, shown_as=(data, "valid")) for data in elsewhere]
         apart = joined([apart, *quotes], COLUMNS)

@@ -37,6 +37,10 @@ class Range:
             raise ValueError(f"range {self.low:g}..{self.high:g}, expected {least}low < high")
 
 
+class TrackerError(ValueError):
+    """A tracker cannot use what it was given, or gave what cannot be used; the message says which one."""
+
+
 class Tracker(nn.Module, ABC, Generic[State]):
     """Links the queries of frames over time.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
+from vistk.schema import cast
 from vistk.trackers.base import Range, Tracker
 from vistk.trackers.contract_runs import Subject, copies, losses_of, require_equal
 from vistk.trackers.contract_videos import ContractVideos
@@ -58,13 +59,14 @@ def _training(subject: Subject, tracker: Tracker[Any], videos: ContractVideos) -
 
 def _other_values(cls: type[Tracker[Any]], config: Any) -> Iterator[tuple[str, Any]]:
     """Fields and values: both ends of a range, all of a choice, true and false."""
+    hints = get_type_hints(type(config))
     for name in cls.association_fields:
         value, space = getattr(config, name), cls.search_space.get(name)
         if isinstance(space, Range):
-            whole = isinstance(value, int)
+            whole = float not in {hints[name], *get_args(hints[name])}
             others: list[Any] = [int(x) if whole else x for x in (space.low, space.high)]
         elif space is not None:
-            others = list(space)
+            others = [cast(hints[name], x, name) for x in space]
         else:
             others = [False, True] if isinstance(value, bool) else []
         yield from ((name, other) for other in others if other != value)

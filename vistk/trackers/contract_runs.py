@@ -79,10 +79,10 @@ def described(subject: Subject, tracker: Tracker[Any], out: FrameOutput) -> Fram
     )
     wanted = out.logits.shape
     for name, value in (("logits", queries.logits), *queries.vectors.items()):
-        fits = value.is_floating_point() and value.ndim == len(wanted) and value.shape[:-1] == wanted[:-1]
+        fits = isinstance(value, Tensor) and value.ndim == len(wanted) and value.shape[:-1] == wanted[:-1]
         subject.require(
-            fits and (name != "logits" or value.shape == wanted),
-            f"describe() gave {name!r} as {_kind(value)}, expected floats of shape "
+            fits and (name != "logits" or (value.shape == wanted and value.is_floating_point())),
+            f"describe() gave {name!r} as {_kind(value)}, expected {'floats of ' * (name == 'logits')}shape "
             f"{_shape(wanted if name == 'logits' else (*wanted[:-1], None))}",
         )
     return replace(queries, mask_logits=out.mask_logits) if queries.mask_logits is None else queries

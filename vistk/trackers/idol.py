@@ -33,7 +33,7 @@ from vistk.models.layers import MLP
 from vistk.ops.assignment import best_assignment
 from vistk.structures import ClipTargets, FrameOutput, FrameQueries, Matches, TrackedFrame
 from vistk.trackers.association import class_scores, cosine_similarity, frame_vector
-from vistk.trackers.base import Range, Tracker, check_choice, check_least
+from vistk.trackers.base import Range, Tracker, TrackerError, check_choice, check_least
 from vistk.trackers.tracklets import MEMORIES, TrackletBank
 
 SIMILARITIES = ("bisoftmax", "cosine")
@@ -212,7 +212,7 @@ class IDOL(Tracker[IDOLState]):
             return matched
         similarity = self._similarity(vectors, bank.read())
         if not np.isfinite(similarity).all():  # all comparisons would be false: everybody begins a track
-            raise ValueError("IDOL: a similarity is not finite, expected finite vectors")
+            raise TrackerError("IDOL: a similarity is not finite, expected finite vectors")
         if config.assignment == "optimal":
             candidate, track = (x.numpy() for x in best_assignment(torch.from_numpy(similarity)))
             good = similarity[candidate, track] > config.match_score

@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         except Exception as error:  # of another package, whatever it is: the others are to be listed
             if arguments.names:
                 raise
+            broken |= arguments.check
             lines = [f"{name} ({origin(name)})", f"  cannot be loaded: {type(error).__name__}: {error}"]
         print(*([""] if i else []), *lines, sep="\n")
     return int(broken)
