@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -51,7 +51,9 @@ def _noted(made: Iterator[Made], progress: Callable[[], object]) -> Iterator[Mad
 
 def _spread(function: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
     waiting: deque[Future[Made]] = deque()
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_follow_parent)
+    context = get_context("spawn")
+    end, own_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, initializer=_leave_with, initargs=(end,))
     try:
         rest = iter(items)
         waiting.extend(pool.submit(function, item) for item in islice(rest, 4 * jobs))
@@ -59,21 +61,24 @@ def _spread(function: Callable[[Item], Made], items: Iterable[Item], jobs: int) 
             one = waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
             yield one
+    except BaseException:
+        own_end.close()  # nobody wants what they are at
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        own_end.close()
+        end.close()
 
 
-def _follow_parent() -> None:
-    """In a worker: an interrupt from the keyboard, which all processes get, ends it without a trace of its
-    own; and a parent that is gone, killed perhaps, takes it along. Without that it would wait for work for
-    ever: it holds the other end of its own queue.
+def _leave_with(end: Connection) -> None:
+    """In a worker: leave when the other end of a pipe is closed, be it because the parent is gone, killed
+    perhaps. Without that it would wait for work for ever: it holds the other end of its own queue. An
+    interrupt from the keyboard, which all processes get, is for the parent to say.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_wait_and_leave, args=(end,), daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None  # workers have one
-    wait([parent.sentinel])
+def _wait_and_leave(end: Connection) -> None:
+    wait([end])
     os._exit(1)
